@@ -1,0 +1,42 @@
+# Each target is a line or two over the tools that do the work. PYTHON picks the interpreter (3.11 or newer);
+# TORCH_INDEX the package index that torch comes from (see requirements.txt).
+PYTHON ?= python3
+CHAPTER ?= goldfish
+PROFILE ?= laptop
+SEEDS ?= 1
+BIN := .venv/bin
+export PYTHONUTF8 := 1
+
+.PHONY: book test run gpu serve lint clean
+
+book: .venv/installed
+	$(BIN)/python -m paperwalk refresh
+	$(BIN)/jupyter-book build . --all -W --keep-going --quiet
+	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+run: .venv/installed
+	$(BIN)/python -m paperwalk run $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
+	$(MAKE) book
+
+gpu: .venv/installed
+	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
+
+serve: book
+	$(BIN)/python -m http.server --directory _build/html 8000
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf _build _runs
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) "$$(sed -n 's/^\(torch[^ ]*\).*/\1/p' requirements.txt)")
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Models that several chapters share, each readable top to bottom in one file."""

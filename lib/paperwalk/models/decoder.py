@@ -1,0 +1,210 @@
+"""A Llama-style decoder (Touvron et al. 2023): pre-norm, rotary positions, SwiGLU, grouped-query attention."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from paperwalk.models.layers import Attention, SwiGLU, rope_table
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of a `Decoder`. Raises ValueError naming the field, its value and what is allowed.
+
+    head_dim defaults to d_model // n_heads; tie_embeddings uses the embedding as the output matrix too.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ff: int
+    max_positions: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+    head_dim: int | None = None
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions"):
+            self._require(name, _is_whole(getattr(self, name)), "a whole number of at least 1")
+        for name in ("rope_theta", "norm_eps"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            self._require(name, number and 0 < value < math.inf, "a finite number above 0")
+        self._require("tie_embeddings", isinstance(self.tie_embeddings, bool), "True or False")
+        divides = self.n_heads % self.n_kv_heads == 0
+        self._require("n_kv_heads", divides, f"a divisor of n_heads = {self.n_heads}")
+        if self.head_dim is None:
+            fits = self.d_model % self.n_heads == 0
+            self._require("n_heads", fits, f"a divisor of d_model = {self.d_model} unless head_dim is given")
+            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+        even = _is_whole(self.head_dim) and self.head_dim % 2 == 0
+        self._require("head_dim", even, "an even whole number of at least 2 (rotary positions turn pairs)")
+
+    def _require(self, name, holds, allowed):
+        if not holds:
+            raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+class KVCache:
+    """Keys and values of the tokens read so far, in fixed storage; for inference (holds no gradients).
+
+    keys, values: (n_layers, B, n_kv_heads, capacity, head_dim); the first `length` slots are filled.
+    """
+
+    def __init__(self, config, batch, capacity, device, dtype):
+        shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def batch(self):
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self):
+        return self.keys.shape[3]
+
+    def store(self, layer, k, v):
+        """Write k and v (B, n_kv_heads, T, head_dim) after the filled slots; return the layer's keys and
+        values (B, n_kv_heads, length + T, head_dim). `length` moves once all layers are written."""
+        end = self.length + k.shape[2]
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def reorder(self, rows):
+        """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish)."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.attention = Attention(config.d_model, config.n_heads, config.n_kv_heads, config.head_dim)
+        self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.feed_forward = SwiGLU(config.d_model, config.d_ff)
+
+    def forward(self, x, **attention):
+        x = x + self.attention(self.attention_norm(x), **attention)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Decoder(nn.Module):
+    """Token ids in, next-token logits out.
+
+    Weights start as normal(0, 0.02); the two projections of a block that write to the residual stream are
+    scaled by 1 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.untied_head = None
+        if not config.tie_embeddings:
+            self.untied_head = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        cos, sin = rope_table(config.max_positions, config.head_dim, config.rope_theta)
+        self.register_buffer("cos", cos, persistent=False)  # (max_positions, head_dim)
+        self.register_buffer("sin", sin, persistent=False)
+        self._initialise()
+
+    def _initialise(self):
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
+                scale = 1 / math.sqrt(2 * self.config.n_layers) if residual else 1.0
+                nn.init.normal_(weight, std=0.02 * scale)
+
+    @property
+    def lm_head(self):
+        """The output matrix (V, D): the embedding itself when the two are tied."""
+        return self.embedding.weight if self.untied_head is None else self.untied_head
+
+    @property
+    def n_parameters(self):
+        """Number of trained scalars, tied weights counted once."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def new_cache(self, batch, length):
+        """An empty `KVCache` for `batch` rows of up to `length` tokens, on the model's device and dtype."""
+        weight = self.embedding.weight
+        return KVCache(self.config, batch, length, weight.device, weight.dtype)
+
+    def forward(self, ids, cache=None, padding=None):
+        """Logits (B, T, V) of the token after each of ids (B, T); arguments as in `hidden`."""
+        return F.linear(self.hidden(ids, cache, padding), self.lm_head)
+
+    def hidden(self, ids, cache=None, padding=None):
+        """Hidden states (B, T, D) after the final norm, for token ids (B, T).
+
+        cache: a `KVCache`; ids then continue the tokens it holds, and are added to it.
+        padding: LongTensor (B,), how many tokens on the left of each row are padding, counted from the start
+        of the row (cached tokens included): nothing reads them and positions start after them. States at
+        padding are finite but mean nothing. Raises ValueError for ids, cache or padding that do not fit.
+        """
+        start = 0 if cache is None else cache.length
+        self._check(ids, cache, padding, start)
+        T = ids.shape[1]
+        end = start + T
+        mask, causal = None, cache is None or start == 0
+        if padding is None:
+            cos, sin = self.cos[start:end, None], self.sin[start:end, None]  # (T, 1, head_dim)
+            if start > 0 and T > 1:
+                mask = _causal_mask(start, end, ids.device)  # (T, S)
+        else:
+            position = torch.arange(start, end, device=ids.device) - padding[:, None]  # (B, T)
+            position = position.clamp(min=0)
+            cos, sin = self.cos[position].unsqueeze(2), self.sin[position].unsqueeze(2)  # (B, T, 1, head_dim)
+            mask, causal = _padded_mask(start, end, padding), False  # (B, 1, T, S)
+        x = self.embedding(ids)  # (B, T, D)
+        for layer, block in enumerate(self.blocks):
+            store = None if cache is None else lambda k, v, layer=layer: cache.store(layer, k, v)
+            x = block(x, cos=cos, sin=sin, mask=mask, causal=causal, store=store)
+        if cache is not None:
+            cache.length = end
+        return self.norm(x)
+
+    def _check(self, ids, cache, padding, start):
+        if ids.dim() != 2 or 0 in ids.shape:
+            raise ValueError(f"ids of shape {tuple(ids.shape)}: must be (B, T), neither of them 0")
+        B, T = ids.shape
+        if start + T > self.config.max_positions:
+            raise ValueError(
+                f"ids end at position {start + T}: must be at most max_positions = {self.config.max_positions}"
+            )
+        if cache is not None and (cache.batch != B or start + T > cache.capacity):
+            raise ValueError(
+                f"cache for {cache.batch} rows of {cache.capacity} tokens: must hold {B} rows of {start + T}"
+            )
+        if padding is not None and padding.shape != (B,):
+            raise ValueError(f"padding of shape {tuple(padding.shape)}: must be ({B},), one count a row")
+
+
+def _causal_mask(start, end, device):
+    """(T, S): queries at start..end-1 may read the keys at 0..end-1 up to their own."""
+    key = torch.arange(end, device=device)
+    return key <= key[start:, None]
+
+
+def _padded_mask(start, end, padding):
+    """(B, 1, T, S): causal, without the padding; a padding query reads itself alone, so that no row is empty."""
+    key = torch.arange(end, device=padding.device)
+    query = key[start:, None]  # (T, 1)
+    real = key >= padding[:, None, None]  # (B, 1, S)
+    return ((key <= query) & real | (key == query)).unsqueeze(1)

@@ -1,0 +1,70 @@
+"""Building blocks of the Transformers in this book: rotary positions, attention, SwiGLU.
+
+Normalisation is `torch.nn.RMSNorm` (Zhang & Sennrich 2019). No layer here has a bias.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def rope_table(length, head_dim, theta=10000.0):
+    """Cosines and signed sines of rotary positions 0..length-1 (Su et al. 2021, eq. 34).
+
+    Dimension i is paired with i + head_dim/2 (the layout of GPT-NeoX and of Hugging Face's Llama); the pair
+    turns by position * theta^(-2i/head_dim) radians. Returns two float32 tensors (length, head_dim); the
+    first half of the sines is negated, ready for `rotate`.
+    """
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)  # (head_dim/2,)
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)  # (length, head_dim/2)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), -1).float(), torch.cat((-sin, sin), -1).float()
+
+
+def rotate(x, cos, sin):
+    """Turn x (..., T, H, head_dim) by its positions; cos and sin (..., T, 1, head_dim) from `rope_table`."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with rotary positions (Ainslie et al. 2023).
+
+    n_heads query heads share n_kv_heads key and value heads: query head i reads head i // (n_heads / n_kv_heads).
+    """
+
+    def __init__(self, d_model, n_heads, n_kv_heads, head_dim):
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
+        self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=False)
+        self.out = nn.Linear(n_heads * head_dim, d_model, bias=False)
+
+    def forward(self, x, cos, sin, mask=None, causal=False, store=None):
+        """x (B, T, D) -> (B, T, D).
+
+        mask: bool, broadcastable to (B, n_heads, T, S), true where a query may read a key; causal: the usual
+        triangle instead of a mask. store(k, v), when given, keeps the new keys and values
+        (B, n_kv_heads, T, head_dim) and returns all S that the queries read (see `KVCache`).
+        """
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # (B, T, n_heads + 2 n_kv_heads, head_dim)
+        qk, v = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=2)
+        qk = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype))
+        q, k = qk.split((self.n_heads, self.n_kv_heads), dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_dim)
+        if store is not None:
+            k, v = store(k, v)  # (B, n_kv_heads, S, head_dim)
+        grouped = self.n_heads != self.n_kv_heads
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer: down(silu(gate x) * up x) (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, d_model, d_ff):
+        super().__init__()
+        self.gate_up = nn.Linear(d_model, 2 * d_ff, bias=False)
+        self.down = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x):
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)

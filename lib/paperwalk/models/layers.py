@@ -29,7 +29,8 @@ def rotate(x, cos, sin):
 class Attention(nn.Module):
     """Grouped-query self-attention with rotary positions (Ainslie et al. 2023).
 
-    n_heads query heads share n_kv_heads key and value heads: query head i reads head i // (n_heads / n_kv_heads).
+    n_heads query heads share n_kv_heads key and value heads: query head i reads head
+    i // (n_heads / n_kv_heads).
     """
 
     def __init__(self, d_model, n_heads, n_kv_heads, head_dim):

@@ -26,7 +26,12 @@ def goldfish_mask(ids: torch.Tensor, k: int, h: int = 13, strategy: str = "hash"
     Masks depend on nothing but a row's ids (random: and the generator's state), and are identical on CPU and GPU.
     Raises TypeError for ids that are no integers, ValueError for k < 2, h < 1 or an unknown strategy.
     """
-    if not isinstance(ids, torch.Tensor) or ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    if not isinstance(ids, torch.Tensor) or ids.dtype not in (
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.uint8,
+    ):
         raise TypeError(f"ids = {getattr(ids, 'dtype', type(ids).__name__)}: must be an integer tensor")
     if ids.ndim == 0:
         raise ValueError("ids: must have at least one dimension, the tokens of a row")

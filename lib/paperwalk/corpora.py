@@ -131,9 +131,7 @@ def train_tokenizer(documents: list[Document], vocab_size: int):
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + 1:
-        raise ValueError(
-            f"vocab_size = {vocab_size}: must be at least {len(alphabet) + 1}, bytes and <|end|>"
-        )
+        raise ValueError(f"vocab_size = {vocab_size}: must be at least {len(alphabet) + 1}, bytes and <|end|>")
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
     )
@@ -169,20 +167,14 @@ def clean_wikitext(markup: str) -> str:
     """Wiki markup -> paragraphs of prose: no templates, tables, notes, captions, headings, lists or back matter."""
     import mwparserfromhell
 
-    back_matter = (
-        r"==\s*(See also|Notes|References|Further reading|External links|Bibliography|Sources)[^=]*=="
-    )
+    back_matter = r"==\s*(See also|Notes|References|Further reading|External links|Bibliography|Sources)[^=]*=="
     markup = re.split(back_matter, markup, maxsplit=1, flags=re.IGNORECASE)[0]
     markup = re.sub(r"<ref[^>/]*/>|<ref.*?</ref>|<!--.*?-->|\{\|.*?\n\|\}", "", markup, flags=re.DOTALL)
     plain = mwparserfromhell.parse(markup).strip_code()
-    plain = re.sub(
-        r"\([\s;,:]+", "(", re.sub(r"[\s;,:]+\)", ")", plain)
-    )  # brackets half emptied of templates
+    plain = re.sub(r"\([\s;,:]+", "(", re.sub(r"[\s;,:]+\)", ")", plain))  # brackets half emptied of templates
     plain = plain.replace(" ()", "")
     lines = (re.sub(r"\s+", " ", line).strip() for line in plain.splitlines())
-    return "\n\n".join(
-        line for line in lines if len(line) >= 150 and "|" not in line and line[-1] in ".!?\")'”’"
-    )
+    return "\n\n".join(line for line in lines if len(line) >= 150 and "|" not in line and line[-1] in ".!?\")'”’")
 
 
 def _books() -> list[Document]:
@@ -212,17 +204,13 @@ def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[
     try:
         import datasets
     except ImportError as error:
-        raise CorpusError(
-            f"source = 'hf:{name}': needs the package datasets (pip install datasets)"
-        ) from error
+        raise CorpusError(f"source = 'hf:{name}': needs the package datasets (pip install datasets)") from error
     try:
         rows = datasets.load_dataset(name, split=part)
         return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]
     except KeyError as error:
         raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}") from error
-    except (
-        Exception
-    ) as error:  # the library raises a different class for each way that a hub cannot be reached
+    except Exception as error:  # the library raises a different class for each way that a hub cannot be reached
         raise CorpusError(
             f"source = 'hf:{name}': could not be loaded from the hub; is there a network, and does "
             f"the data set have a split {part!r}? ({type(error).__name__}: {error})"

@@ -223,9 +223,7 @@ def _check(model, prompts, n, method, temperature, top_k, top_p, beams, eos, gen
     require("eos", eos, eos is None or whole(eos, 0, last), f"None or a token id from 0 to {last}")
     device = model.lm_head.device
     same = generator is None or generator.device.type == device.type
-    require(
-        "generator", generator and str(generator.device), same, f"None or on the model's device, {device}"
-    )
+    require("generator", generator and str(generator.device), same, f"None or on the model's device, {device}")
     for name, value, default, used_by in (
         ("temperature", temperature, 1.0, "sample"),
         ("top_k", top_k, None, "sample"),

@@ -118,9 +118,7 @@ def train(
     checkpoint of another run or one that cannot be read.
     """
     if evaluate_every < 0 or (evaluate_every and evaluate is None):
-        raise ValueError(
-            f"evaluate_every = {evaluate_every}: must be >= 0, and 0 where evaluate is not given"
-        )
+        raise ValueError(f"evaluate_every = {evaluate_every}: must be >= 0, and 0 where evaluate is not given")
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(named.values())
     device = parameters[0].device
@@ -191,9 +189,7 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
         return None, None, 0
     loss, norm = float(loss_sum) / kept, float(norm) / kept
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
-            f"step {step}: the loss is {loss} and the norm of its gradient {norm}; both must be finite"
-        )
+        raise TrainingError(f"step {step}: the loss is {loss} and the norm of its gradient {norm}; both must be finite")
     if not grads:
         raise TrainingError(f"step {step}: the loss does not depend on any parameter of the model")
     torch._foreach_mul_(grads, (1.0 if norm <= config.clip else config.clip / norm) / kept)
@@ -299,13 +295,9 @@ def _load(path, identity, model, optimizer, named, device):
         ) from error
     if fingerprint != _fingerprint(identity):
         keys = [key for key in theirs | identity if theirs.get(key) != identity.get(key)]
-        shown = "; ".join(
-            f"{k}: {theirs.get(k, 'absent')} there, {identity.get(k, 'absent')} here" for k in keys[:5]
-        )
+        shown = "; ".join(f"{k}: {theirs.get(k, 'absent')} there, {identity.get(k, 'absent')} here" for k in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
-        raise TrainingError(
-            f"{path}: the checkpoint of another run ({shown}{more}); delete it or choose another path"
-        )
+        raise TrainingError(f"{path}: the checkpoint of another run ({shown}{more}); delete it or choose another path")
 
     with torch.no_grad():
         for name, t in _weights(model).items():

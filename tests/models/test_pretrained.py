@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+
 from paperwalk import corpora
 from paperwalk.generation import generate
 from paperwalk.models import pretrained

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paperwalk.training import TrainConfig, TrainingError, lr_at, train
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from paperwalk.training import TrainConfig, TrainingError, lr_at, train
 
 V, D = 11, 6
 
@@ -52,9 +53,7 @@ def loss_fn(model, batch):
 def noisy_loss(model, batch):
     """Depends on all three generators, so that a resume which forgets one of them shows."""
     loss, weight = loss_fn(model, batch)
-    return loss * (
-        0.5 + np.random.rand() + random.random() + 0.1 * np.random.randn() + random.gauss(0, 0.1)
-    ), weight
+    return loss * (0.5 + np.random.rand() + random.random() + 0.1 * np.random.randn() + random.gauss(0, 0.1)), weight
 
 
 def micro_batches(step, sizes=(5, 3)):
@@ -125,9 +124,7 @@ def test_bad_settings_are_named(bad):
 def test_bad_evaluate():
     for every, evaluate in ((3, None), (-1, lambda model: {})):
         with pytest.raises(ValueError, match="evaluate_every"):
-            train(
-                Tiny(), micro_batches, loss_fn, TrainConfig(2, 1e-3), evaluate=evaluate, evaluate_every=every
-            )
+            train(Tiny(), micro_batches, loss_fn, TrainConfig(2, 1e-3), evaluate=evaluate, evaluate_every=every)
     with pytest.raises(ValueError, match="loss"):
         train(Tiny(), micro_batches, loss_fn, TrainConfig(1, 1e-3), evaluate=lambda model: {"loss": 1.0})
 
@@ -510,9 +507,7 @@ def child_until(path, event):
     """Run a child; SIGKILL it at the given event (None: let it finish). -> its events."""
     command = [sys.executable, __file__, str(path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
         events = []
         for line in child.stdout:
             events.append(line.strip())
@@ -561,9 +556,7 @@ def test_cuda_resume_restores_the_device_generator(tmp_path):
 
     def run(path):
         model = Tiny(dropout=0.3).cuda()
-        log = train(
-            model, batches, loss, TrainConfig(8, 1e-2, bf16=True, checkpoint_every=4), checkpoint=path
-        )
+        log = train(model, batches, loss, TrainConfig(8, 1e-2, bf16=True, checkpoint_every=4), checkpoint=path)
         return model.state_dict(), log
 
     crash = False

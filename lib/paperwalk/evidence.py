@@ -1,0 +1,296 @@
+"""What runs measured, and what it says about the claims: results files, intervals, verdicts, the scoreboard."""
+
+import json
+import math
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from paperwalk import runs
+
+SCHEMA = 1
+SCALES = ("laptop", "gpu")
+VERDICTS = ("reproduced", "partly", "not reproduced", "not attempted")
+COLUMNS = ["chapter", "claim", "paper", "ours", "low", "high", "n", "profile", "verdict"]
+PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "transformers", "safetensors", "papermill", "rouge-score")
+
+
+class EvidenceError(RuntimeError):
+    """A results or claims file cannot be used, or figures cannot be written; the message names file and entry."""
+
+
+# Results files
+
+
+def write(
+    chapter: str, profile: str, seed: int, parameters: dict, metrics: dict, data: dict, wall_seconds: float, root=None
+) -> Path:
+    """Write one run's results file, atomically, and return its path.
+
+    metrics: {name: {"value": finite float, "unit": str}}. data: anything JSON can hold, for figures.
+    A run of laptop, gpu or paper with exactly the profile's parameters is evidence and goes to
+    book/<chapter>/results; any other goes to _runs/<chapter>/results.
+    Raises EvidenceError naming the metric that is not finite or has no unit.
+    """
+    for name, entry in metrics.items():
+        if not (isinstance(entry, dict) and set(entry) == {"value", "unit"} and isinstance(entry["unit"], str)):
+            raise EvidenceError(f"metric {name} = {entry!r}: must be {{'value': a number, 'unit': text}}")
+        if isinstance(entry["value"], bool) or not isinstance(entry["value"], (int, float)):
+            raise EvidenceError(f"metric {name} = {entry['value']!r}: must be a number")
+        if not math.isfinite(entry["value"]):
+            raise EvidenceError(f"metric {name} = {entry['value']}: must be finite")
+    book = runs.notebook_path(chapter, root).with_suffix("")
+    faithful = profile != "ci" and parameters == runs.profile_values(chapter, profile, root) | {"seed": seed}
+    folder = (book if faithful else book.parents[1] / "_runs" / chapter) / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {
+        "schema": SCHEMA,
+        "chapter": chapter,
+        "profile": profile,
+        "seed": seed,
+        "parameters": parameters,
+        "metrics": metrics,
+        "data": data,
+        "code_hash": runs.measured_hash(runs.notebook_path(chapter, root)),
+        "wall_seconds": round(wall_seconds, 1),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **_machine(),
+        **_commit(book),
+    }
+    file = folder / f"{profile}-seed{seed}.json"
+    runs.write_atomically(file, json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return file
+
+
+def read(file: Path) -> dict:
+    """One results file. Raises EvidenceError naming the file where it is unreadable, cut off or of another schema."""
+    try:
+        result = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"{file}: not a readable results file ({error}); run the chapter again") from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise EvidenceError(f"{file}: not a results file of schema {SCHEMA}; run the chapter again")
+    return result
+
+
+def load(chapter: str, profile: str, root=None) -> list[dict]:
+    """The committed results of a chapter at a scale, by seed; an empty list where there are none."""
+    files = (runs.notebook_path(chapter, root).with_suffix("") / "results").glob(f"{profile}-seed*.json")
+    return sorted((read(file) for file in files), key=lambda result: result["seed"])
+
+
+def values(results: list[dict], metric: str) -> list[float]:
+    """The metric's value in each result that has it."""
+    return [r["metrics"][metric]["value"] for r in results if metric in r["metrics"]]
+
+
+def _machine():
+    import psutil
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": _device(),
+        "cores": psutil.cpu_count(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "peak_memory_bytes": _peak_memory(),
+    }
+
+
+def _device():
+    """Name of the GPU that this process uses, or of the processor."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    try:
+        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    return (names or [platform.processor() or platform.machine()])[0]
+
+
+def _peak_memory():
+    """Sum of the largest resident memory of this process and of its living children, in bytes."""
+    import psutil
+
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            total += int(peak[1]) * 1024
+        except (OSError, TypeError):  # no /proc: the present size is the best there is
+            total += process.memory_info().rss
+    return total
+
+
+def _commit(folder):
+    def git(*arguments):
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD") or "unknown", "git_dirty": bool(git("status", "--porcelain"))}
+    except OSError:  # no git
+        return {"git_commit": "unknown", "git_dirty": True}
+
+
+# Statistics
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample SD and 95 % interval of n values; sd, low and high are NaN for n < 2, all for n = 0."""
+
+    mean: float
+    sd: float
+    n: int
+    low: float
+    high: float
+
+
+def summarise(numbers: list[float]) -> Summary:
+    """Mean with Student's t-interval (scipy); equal values have the point itself as their interval."""
+    n, nan = len(numbers), math.nan
+    if n < 2:
+        return Summary(numbers[0] if n else nan, nan, n, nan, nan)
+    from scipy import stats
+
+    mean = math.fsum(numbers) / n
+    sd = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1))
+    half = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)
+    return Summary(mean, sd, n, mean - half, mean + half)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson interval of a rate (scipy). Raises ValueError unless 0 <= successes <= n and n > 0."""
+    if not (0 <= successes <= n and n > 0):
+        raise ValueError(f"successes = {successes}: must be from 0 to n = {n}, and n at least 1")
+    from scipy import stats
+
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
+def bootstrap(numbers, statistic, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval (BCa, 2,000 resamples, scipy) of statistic(sample, axis) over a 1-D sample."""
+    from scipy import stats
+
+    interval = stats.bootstrap((numbers,), statistic, n_resamples=2000, rng=seed).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+# Claims and verdicts
+
+
+def claims(chapter: str, root=None) -> list[dict]:
+    """The entries of the chapter's claims.yml, each found complete.
+
+    Raises EvidenceError naming the entry that lacks a field, has an unknown one or a criterion that cannot be read.
+    """
+    file = runs.notebook_path(chapter, root).with_suffix("") / "claims.yml"
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    always = {"id", "kind", "claim", "where", "paper"}
+    seen = set()
+    for entry in entries:
+        rest = {"not_attempted"} if "not_attempted" in entry else {"metric", "criterion", "scales"}
+        if set(entry) != always | rest:
+            odd = ", ".join(sorted(set(entry) ^ (always | rest)))
+            raise EvidenceError(f"{file.name}: {entry.get('id', entry)!r}: missing or unknown: {odd}")
+        if entry["id"] in seen:
+            raise EvidenceError(f"{file.name}: {entry['id']!r}: stands twice")
+        seen.add(entry["id"])
+        if "criterion" in entry:
+            meets(entry["criterion"], 0.0)
+            if not entry["scales"] or not set(entry["scales"]) <= set(SCALES):
+                raise EvidenceError(f"{file.name}: {entry['id']!r}: scales must be among {', '.join(SCALES)}")
+    return entries
+
+
+def meets(criterion: str, value: float) -> bool:
+    """Whether the value meets a criterion: ">= 0.4", "< 1", or a closed range "-0.03 .. 0.03"."""
+    number = r"(-?\d+(?:\.\d+)?)"
+    if match := re.fullmatch(rf"{number} \.\. {number}", criterion):
+        return float(match[1]) <= value <= float(match[2])
+    if match := re.fullmatch(rf"(<=|>=|<|>) {number}", criterion):
+        bound = float(match[2])
+        return {"<=": value <= bound, ">=": value >= bound, "<": value < bound, ">": value > bound}[match[1]]
+    raise EvidenceError(f"criterion {criterion!r}: must be like '>= 0.4' or '-0.03 .. 0.03'")
+
+
+def verdict(criterion: str, numbers: list[float]) -> str:
+    """The verdict on a claim from one value a seed.
+
+    "reproduced": at least three seeds, and the whole 95 % interval of their mean meets the criterion;
+    "partly": the mean meets it, but not the whole interval, or there are fewer than three seeds;
+    "not reproduced": the mean misses it; "not attempted": no value.
+    """
+    if not numbers:
+        return "not attempted"
+    s = summarise(numbers)
+    if not meets(criterion, s.mean):
+        return "not reproduced"
+    whole = s.n >= 3 and meets(criterion, s.low) and meets(criterion, s.high)
+    return "reproduced" if whole else "partly"
+
+
+def scoreboard(root=None):
+    """pandas DataFrame, one row a claim and scale.
+
+    Columns: chapter, claim, paper, ours (mean over seeds), low and high (95 % interval), n (seeds), profile, verdict.
+    Figures that do not exist are NaN. The verdict of results whose code is no longer the notebook's ends in " (stale)".
+    """
+    import pandas as pd
+
+    rows = []
+    for chapter in runs.chapters(root):
+        rows += [[row[c] for c in COLUMNS] for row in judged(chapter, root)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def judged(chapter: str, root=None) -> list[dict]:
+    """The scoreboard's rows of one chapter as dicts, with the claim's id, kind, where, criterion and sd besides."""
+    code = runs.measured_hash(runs.notebook_path(chapter, root))
+    results = {scale: load(chapter, scale, root) for scale in SCALES}
+    rows = []
+    for entry in claims(chapter, root):
+        for scale in entry.get("scales", SCALES):
+            used = [r for r in results[scale] if entry.get("metric") in r["metrics"]]
+            s = summarise(values(used, entry.get("metric")))
+            word = verdict(entry.get("criterion"), values(used, entry.get("metric")))
+            stale = any(r["code_hash"] != code for r in used)
+            rows.append(
+                entry
+                | {"chapter": chapter, "profile": scale, "ours": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
+                | {"n": s.n, "paper": str(entry["paper"]), "verdict": word + " (stale)" * stale}
+            )
+    return rows
+
+
+def status(root=None):
+    """pandas DataFrame, one row a committed results file: when, where and on what it was measured."""
+    import pandas as pd
+
+    rows = []
+    for chapter in runs.chapters(root):
+        code = runs.measured_hash(runs.notebook_path(chapter, root))
+        for profile in runs.PROFILES:
+            for r in load(chapter, profile, root):
+                row = {"chapter": chapter, "profile": profile, "seed": r["seed"], "date": r["date"][:10]}
+                row |= {"device": r["device"], "cores": r["cores"], "python": r["python"]}
+                row |= {"torch": r["packages"].get("torch", ""), "minutes": r["wall_seconds"] / 60}
+                row |= {"peak GB": r["peak_memory_bytes"] / 1e9, "commit": r["git_commit"][:10]}
+                rows.append(row | {"code": "fresh" if r["code_hash"] == code else "stale"})
+    return pd.DataFrame(rows)

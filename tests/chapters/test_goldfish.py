@@ -1,0 +1,92 @@
+"""The definitions of the Goldfish notebook, taken out of it and tested on tiny cases."""
+
+import math
+
+import pytest
+import torch
+
+from chapters.definitions import load
+from paperwalk.kernels.goldfish_mask import goldfish_mask
+from paperwalk.models.decoder import Decoder, DecoderConfig
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return load("goldfish", device=torch.device("cpu"))
+
+
+def test_loss_counts_kept_targets_only(notebook):
+    logits = torch.randn(2, 4, 5, dtype=torch.float64)
+    ids = torch.tensor([[0, 1, 2, 3], [4, 3, 2, 1]])
+    keep = torch.tensor([[True, True, False, True], [False, False, True, False]])
+    by_hand = 0.0
+    for row, position in [(0, 1), (0, 3), (1, 2)]:  # position 0 is never a target
+        scores = logits[row, position - 1].tolist()
+        by_hand += math.log(sum(math.exp(s) for s in scores)) - scores[ids[row, position]]
+    total, count = notebook.goldfish_loss(logits, ids, keep)
+    assert count == 3 and total.item() == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_loss_gradient_is_zero_where_the_target_is_dropped(notebook):
+    logits = torch.randn(1, 6, 5, requires_grad=True)
+    keep = torch.tensor([[True, True, False, True, False, True]])
+    total, _ = notebook.goldfish_loss(logits, torch.randint(5, (1, 6)), keep)
+    rows = torch.autograd.grad(total, logits)[0][0].abs().sum(-1) > 0
+    assert rows.tolist() == [True, False, True, False, True, False]  # logits at i predict the target at i + 1
+
+
+def test_nothing_kept_gives_zero_and_no_nan(notebook):
+    logits = torch.randn(2, 4, 5, requires_grad=True)
+    total, count = notebook.goldfish_loss(logits, torch.zeros(2, 4).long(), torch.zeros(2, 4).bool())
+    assert total == 0 and count == 0
+    assert torch.autograd.grad(total, logits)[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("k, h", [(2, 1), (4, 13), (32, 5)])
+def test_inline_masks_equal_the_library(notebook, k, h):
+    row = torch.randint(0, 50_000, (300,))
+    assert notebook.hash_mask(row.tolist(), k, h) == goldfish_mask(row, k, h).tolist()
+    assert notebook.static_mask(row.tolist(), k) == goldfish_mask(row, k, h, "static").tolist()
+
+
+def test_auc_is_the_share_of_pairs_told_apart(notebook):
+    members, others = torch.rand(13), torch.rand(29) + 0.2
+    pairs = (members[:, None] < others[None]).double().mean()  # members have the lower scores
+    assert notebook.auc(members.numpy(), others.numpy()) == pytest.approx(pairs.item())
+
+
+def test_ordered(notebook):
+    assert notebook.ordered([0, 1, 2, 3]) == 1 and notebook.ordered([3, 2, 1]) == -1
+    assert notebook.ordered([5, 5, 5]) == 0
+
+
+def test_recite_finds_exact_matches_and_first_errors(notebook):
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(20, 16, 1, 2, 2, 16, 16))
+    prefix = torch.randint(20, (3, 6))
+    said = torch.stack(notebook.generate(model, prefix, 5))
+    texts = torch.cat((prefix, said), 1)  # what the model itself says: recited
+    texts[1, 8] = (texts[1, 8] + 1) % 20  # row 1 leaves its text at position 8
+    keep = torch.ones_like(texts, dtype=torch.bool)
+    decode = lambda ids: " ".join(f"w{i}" for i in ids)
+    out = notebook.recite(model, texts, 6, decode, keep)
+    assert out["exact_match"] == pytest.approx(2 / 3)
+    assert out["first_on_dropped"] == 0
+    keep[1, 8] = False
+    assert notebook.recite(model, texts, 6, decode, keep)["first_on_dropped"] == 1
+    assert 0.8 < out["rouge"] < 1
+
+
+def test_variants_of_a_canary(notebook):
+    T, shift = notebook.p.text_tokens, notebook.p.shift
+    long = torch.arange(1000, 1000 + T + shift)[None]
+    space = notebook.namespace
+    space.update(long_canaries=long, canaries=long[:, shift // 2 : shift // 2 + T])
+    g = torch.Generator().manual_seed(0)
+    exact = notebook.variant(notebook.Arm("a"), 0, g)
+    assert torch.equal(exact, space["canaries"][0])
+    offsets = {int(notebook.variant(notebook.Arm("a", canaries="shifted"), 0, g)[0]) - 1000 for _ in range(200)}
+    assert offsets == set(range(shift + 1))
+    edited = notebook.variant(notebook.Arm("a", canaries="edited", edit_every=10), 0, g)
+    blocks = (edited != exact)[: T // 10 * 10].view(-1, 10).sum(1)
+    assert (blocks == 1).all()  # vocabulary ids lie far below 1000: every edit shows

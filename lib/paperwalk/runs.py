@@ -203,6 +203,19 @@ def work_dir(chapter: str, profile: str, seed: int, root=None) -> Path:
     return folder
 
 
+def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
+    """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
+
+    Another value or another line of measuring code means another folder, so a run never goes on from a stranger's
+    checkpoint.
+    """
+    identity = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
+    folder = work_dir(chapter, parameters["profile"], parameters["seed"], root)
+    folder /= f"checkpoints-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def validate(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> dict:
     """The values that a run injects: the profile file's, the seed and `overrides`. Raises ParameterError."""
     overrides = overrides or {}

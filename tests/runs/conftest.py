@@ -51,7 +51,8 @@ if p.fail == "die": import os; os._exit(1)
 print(runs.ROOT / "book", "\\x1b[31mred\\x1b[0m")
 """
 
-WRITE = """result = {"schema": 1, "seed": p.seed, "value": p.seed * 10, "code_hash": runs.measured_hash(runs.notebook_path("demo"))}
+WRITE = """code_hash = runs.measured_hash(runs.notebook_path("demo"))
+result = {"schema": 1, "seed": p.seed, "value": p.seed * 10, "code_hash": code_hash}
 file = runs.ROOT / "book/demo/results" / f"{p.profile}-seed{p.seed}.json"
 file.parent.mkdir(exist_ok=True)
 runs.write_atomically(file, json.dumps(result))

@@ -1,0 +1,227 @@
+"""The rendered pages in a real browser: every page of the table of contents, wide and narrow, with no network."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+HTML = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
+WIDTHS = (390, 1280)  # CSS pixels: a phone and a laptop
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# What a loaded page says of itself. `markup`: text in which roles and directives must not stand.
+COLLECT = """() => {
+  const prose = document.querySelector("article").cloneNode(true);
+  prose.querySelectorAll("pre, code, script, style, mjx-container, .cell_input").forEach(node => node.remove());
+  return {
+    title: document.title,
+    prose: prose.textContent,
+    outputs: [...document.querySelectorAll(".cell_output")].map(node => node.textContent).join("\\n"),
+    links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+    ids: [...document.querySelectorAll("[id]")].map(node => node.id),
+    mute: [...document.images].filter(image => !image.alt.trim()).map(image => image.src.slice(0, 100)),
+    broken: [...document.images].filter(image => !image.naturalWidth).map(image => image.src.slice(0, 100)),
+    formulas: document.querySelectorAll("mjx-container").length,
+    formula_sources: document.querySelectorAll(".math").length,
+    formula_errors: document.querySelectorAll("mjx-merror").length,
+  };
+}"""
+OVERFLOW = "() => document.scrollingElement.scrollWidth - window.innerWidth"
+
+pytestmark = pytest.mark.browser
+
+
+def sources() -> list[Path]:
+    """What the rendered book is made of."""
+    kinds = (".md", ".ipynb", ".bib", ".css")
+    files = [file for file in (ROOT / "book").rglob("*") if file.suffix in kinds and "checkpoint" not in file.name]
+    return [ROOT / "_config.yml", ROOT / "_toc.yml", *files]
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """The folder of rendered pages, built if a source is newer."""
+    index = HTML / "index.html"
+    if not index.exists() or index.stat().st_mtime < max(file.stat().st_mtime for file in sources()):
+        command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going"]
+        build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8")
+        assert build.returncode == 0, build.stderr[-4000:]
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def site(book):
+    """The address of a local server of the rendered pages."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(book)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium of this machine; without one the tests are skipped, or fail if PAPERWALK_STRICT=1."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        (pytest.fail if os.environ.get("PAPERWALK_STRICT") == "1" else pytest.skip)("no Chromium found")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=path, headless=True, args=FLAGS
+        )
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def page(browser, site):
+    """An empty page that reaches nothing but the site."""
+    page = browser.new_page()
+    page.route(lambda url: not url.startswith((site, "data:", "blob:")), lambda route: route.abort())
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def visits(browser, site) -> dict[str, dict]:
+    """{page: what it holds and what went wrong on it}, each loaded once."""
+    found = {}
+    for name in PAGES:
+        page, errors, requests, failed = browser.new_page(), [], [], []
+        page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+        page.on("console", lambda said, errors=errors: errors.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request, requests=requests: requests.append(request.url))
+        page.on("requestfailed", lambda request, failed=failed: failed.append(request.url))
+        page.on(
+            "response",
+            lambda response, failed=failed: failed.append(response.url) if response.status >= 400 else None,
+        )
+        page.goto(f"{site}/{name}.html", wait_until="networkidle")
+        page.evaluate("() => window.MathJax?.startup?.promise")
+        found[name] = page.evaluate(COLLECT)
+        overflow = {}
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 844})
+            overflow[width] = page.evaluate(OVERFLOW)
+        foreign = [url for url in requests if not url.startswith((f"{site}/", "data:", "blob:"))]
+        found[name] |= {"errors": errors, "foreign": foreign, "failed": failed, "overflow": overflow}
+        page.close()
+    return found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_loads_without_errors(visits, name):
+    assert visits[name]["title"]
+    assert visits[name]["errors"] == []
+    assert visits[name]["failed"] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_asks_no_other_machine(visits, name):
+    assert visits[name]["foreign"] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_anchors_resolve(visits, site, name):
+    ids = {f"{site}/{page}.html": visit["ids"] for page, visit in visits.items()}
+    dead = []
+    for link in visits[name]["links"]:
+        address, anchor = urldefrag(link)
+        if not address.startswith(f"{site}/"):
+            continue
+        lacks_anchor = anchor and unquote(anchor) not in ids.get(address, [unquote(anchor)])
+        if lacks_anchor or not (HTML / unquote(urlsplit(address).path).lstrip("/")).exists():
+            dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_are_shown_and_have_alt_text(visits, name):
+    assert visits[name]["mute"] == []
+    assert visits[name]["broken"] == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_does_not_scroll_sideways(visits, name, width):
+    assert visits[name]["overflow"][width] <= 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_markup_is_left_unrendered(visits, name):
+    prose, outputs = visits[name]["prose"], visits[name]["outputs"]
+    for raw in ("{eval-rst}", "{glue", "{cite", "{ref}", "{eq}", "{bibliography}", ":::", "```", "](", "$$"):
+        assert raw not in prose
+    assert "Traceback" not in outputs
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_rendered(visits, name):
+    visit = visits[name]
+    assert visit["formulas"] == visit["formula_sources"]
+    assert visit["formula_errors"] == 0
+
+
+def test_goldfish_has_formulas(visits):
+    assert visits["book/goldfish"]["formulas"] > 0
+
+
+@pytest.mark.parametrize("slider", [0, 1], ids=["k", "h"])
+def test_goldfish_control_moves_by_keyboard(page, site, slider):
+    page.goto(f"{site}/book/goldfish.html")
+    control = page.locator(".pw-mask").first
+    read_out, text = control.locator("output").nth(slider), control.locator(".pw-text")
+
+    def shown():
+        return read_out.inner_text(), control.locator(".pw-share").inner_text(), text.inner_html()
+
+    words, before = text.inner_text(), shown()
+    handle = control.get_by_role("slider").nth(slider)
+    key = "ArrowLeft" if handle.input_value() == handle.get_attribute("max") else "ArrowRight"
+    handle.press(key)
+    after = shown()
+    assert all(old != new for old, new in zip(before, after, strict=True)), (before, after)
+    assert handle.get_attribute("aria-valuetext") == after[0]
+    assert text.inner_text() == words
+    handle.press("ArrowRight" if key == "ArrowLeft" else "ArrowLeft")
+    assert shown() == before
+
+
+def test_goldfish_control_shades_and_strikes_dropped_tokens(page, site):
+    page.goto(f"{site}/book/goldfish.html")
+    dropped = page.locator(".pw-mask .pw-text s")
+    assert dropped.count() > 0
+    look = dropped.first.evaluate(
+        "node => [getComputedStyle(node).textDecorationLine, getComputedStyle(node).backgroundColor]"
+    )
+    assert look[0] == "line-through"
+    assert look[1] not in ("transparent", "rgba(0, 0, 0, 0)")

@@ -43,8 +43,8 @@ def style() -> None:
             "figure.constrained_layout.use": True,
             "figure.dpi": 100,
             "figure.facecolor": "white",
-            "figure.figsize": (6.4, 3.6),
-            "font.size": 11,
+            "figure.figsize": (6, 3.6),
+            "font.size": 12,
             "grid.alpha": 0.3,
             "legend.frameon": False,
             "savefig.facecolor": "white",
@@ -53,7 +53,7 @@ def style() -> None:
 
 
 def curve(ax, x, runs, label=None, color=None) -> None:
-    """Draw the mean over seeds as a line, the 95 % interval as a band and every seed as a faint point.
+    """Draw the mean over seeds as a line, the 95 % interval as a band and every seed as a point.
 
     x: (P,) positions; runs: (seeds, P) values. One seed gives a line without a band. Raises ValueError for
     other shapes.
@@ -62,11 +62,11 @@ def curve(ax, x, runs, label=None, color=None) -> None:
     if runs.ndim != 2 or runs.shape[1] != len(x) or not len(runs):
         raise ValueError(f"runs of shape {runs.shape}: must be (seeds, {len(x)}), a column for each x")
     over_seeds = [summarise(column) for column in runs.T]
-    (line,) = ax.plot(x, [s.mean for s in over_seeds], marker="o", markersize=4, label=label, color=color)
+    (line,) = ax.plot(x, [s.mean for s in over_seeds], label=label, color=color)
+    ax.plot(x, runs.T, ".", color=line.get_color(), alpha=0.6)
     if len(runs) > 1:
         low, high = [s.low for s in over_seeds], [s.high for s in over_seeds]
         ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
-        ax.plot(x, runs.T, ".", color=line.get_color(), alpha=0.5)
 
 
 def bars(ax, labels, runs, color=PALETTE["sky"]) -> None:
@@ -81,7 +81,7 @@ def bars(ax, labels, runs, color=PALETTE["sky"]) -> None:
         ax.barh(row, over_seeds.mean, height=0.6, color=color, alpha=0.6)
         if over_seeds.n > 1:
             ax.hlines(row, over_seeds.low, over_seeds.high, color="black", linewidth=2)
-        ax.plot(values, [row] * len(values), "o", color="black", markersize=4, alpha=0.6)
+        ax.plot(values, [row] * len(values), "o", color="black", markerfacecolor="white", markersize=5)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

@@ -1,1 +1,116 @@
-def comparison(chapter): return None
+"""Evidence as HTML tables: one chapter's claims, the scoreboard, and where and when it was measured."""
+
+import html
+import math
+
+from paperwalk import evidence
+
+# A sign besides the colour, so that a verdict can be told without seeing colours.
+SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘", "not attempted": "–"}
+
+_CSS = """
+.pw-table { overflow-x: auto; }
+.pw-table table { border-collapse: collapse; font-size: .85em; width: 100%; }
+.pw-table caption { caption-side: top; text-align: left; font-size: .95em; padding: .3em 0; }
+.pw-table th, .pw-table td { padding: .35em .6em; text-align: left; vertical-align: top; border-bottom: 1px solid #8884; }
+.pw-table td.pw-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.pw-table .pw-verdict { white-space: nowrap; font-weight: 600; }
+.pw-table .pw-reproduced { color: #009E73; }
+.pw-table .pw-partly { color: #B8860B; }
+.pw-table .pw-not-reproduced { color: #D55E00; }
+.pw-table .pw-not-attempted { color: inherit; opacity: .75; font-weight: 400; }
+.pw-table small { opacity: .8; }
+"""
+
+
+class Table:
+    """Shows as the HTML table given; `text` stands for it where no HTML is shown."""
+
+    def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str):
+        cells = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+        titles = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
+        self.html = (
+            f'<div class="pw-table" tabindex="0"><style>{_CSS}</style><table><caption>{html.escape(caption)}</caption>'
+            f"<thead><tr>{titles}</tr></thead><tbody>{cells}</tbody></table></div>"
+        )
+        self.text = text
+
+    def _repr_html_(self):
+        return self.html
+
+    def __repr__(self):
+        return self.text
+
+
+def comparison(chapter: str, root=None) -> Table:
+    """The chapter's claims: the paper's value, then ours and the verdict at each scale. Reads files only."""
+    by_claim = {}
+    for row in evidence.judged(chapter, root):
+        by_claim.setdefault(row["id"], []).append(row)
+    rows = []
+    for scales in by_claim.values():
+        first = scales[0]
+        claim = html.escape(first["claim"]) + f"<br><small>{html.escape(first['where'])}{_rule(first)}</small>"
+        at = {row["profile"]: _figure(row) + "<br>" + _verdict(row) for row in scales}
+        cells = [at.get(scale, "") for scale in evidence.SCALES]
+        rows.append([_td(claim), _td(html.escape(first["paper"])), *(_td(cell, "pw-number") for cell in cells)])
+    caption = "Mean over seeds ± standard deviation, n seeds, 95 % interval, and the verdict at each scale."
+    return Table(caption, ["claim", "paper", *evidence.SCALES], rows, f"{len(rows)} claims of {chapter}")
+
+
+def scoreboard(root=None) -> Table:
+    """Every claim of every chapter at every scale."""
+    rows = []
+    for chapter in evidence.runs.chapters(root):
+        for row in evidence.judged(chapter, root):
+            link = f'<a href="{chapter}.html">{chapter}</a>'
+            reason = f"<br><small>{html.escape(row['not_attempted'])}</small>" if "not_attempted" in row else ""
+            cells = [_td(link), _td(html.escape(row["claim"]) + reason), _td(html.escape(row["paper"]))]
+            rows.append([*cells, _td(_figure(row), "pw-number"), _td(row["profile"]), _td(_verdict(row))])
+    head = ["chapter", "claim", "paper", "ours", "scale", "verdict"]
+    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows")
+
+
+def counts(root=None) -> Table:
+    """How many claims have which verdict, by chapter and scale."""
+    board = evidence.scoreboard(root)
+    rows = []
+    for (chapter, profile), part in board.groupby(["chapter", "profile"], sort=False):
+        words = part["verdict"].str.removesuffix(" (stale)")
+        numbers = [_td(str((words == verdict).sum()), "pw-number") for verdict in evidence.VERDICTS]
+        rows.append([_td(chapter), _td(profile), *numbers])
+    head = ["chapter", "scale", *(f"{SIGNS[v]} {v}" for v in evidence.VERDICTS)]
+    return Table("Number of claims by verdict.", head, rows, f"{len(board)} claims and scales")
+
+
+def status(root=None) -> Table:
+    """When, where and on what each committed results file was measured."""
+    board = evidence.status(root)
+    rows = []
+    for row in board.to_dict("records"):
+        row |= {"minutes": f"{row['minutes']:.1f}", "peak GB": f"{row['peak GB']:.1f}"}
+        rows.append([_td(html.escape(str(value)), "pw-number") for value in row.values()])
+    return Table("One row a results file.", list(board.columns), rows, f"{len(rows)} results files")
+
+
+def _td(content, kind=""):
+    return f'<td class="{kind}">{content}</td>' if kind else f"<td>{content}</td>"
+
+
+def _rule(row):
+    return f"; we asked for {html.escape(row['criterion'])}" if "criterion" in row else ""
+
+
+def _figure(row):
+    if not row["n"]:
+        return "not attempted" + ("" if "not_attempted" in row else " at this scale")
+    text = f"{row['ours']:.3g}"
+    if not math.isnan(row["sd"]):
+        text += f" ± {row['sd']:.2g}, n = {row['n']}<br><small>[{row['low']:.3g}, {row['high']:.3g}]</small>"
+    return text
+
+
+def _verdict(row):
+    word = row["verdict"].removesuffix(" (stale)")
+    kind = word.replace(" ", "-")
+    return f'<span class="pw-verdict pw-{kind}">{SIGNS[word]} {row["verdict"]}</span>'

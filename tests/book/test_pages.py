@@ -3,10 +3,10 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -53,18 +53,16 @@ OVERFLOW = "() => document.scrollingElement.scrollWidth - window.innerWidth"
 pytestmark = pytest.mark.browser
 
 
-def sources() -> list[Path]:
-    """What the rendered book is made of."""
-    kinds = (".md", ".ipynb", ".bib", ".css")
-    files = [file for file in (ROOT / "book").rglob("*") if file.suffix in kinds and "checkpoint" not in file.name]
-    return [ROOT / "_config.yml", ROOT / "_toc.yml", *files]
+def is_local(url: str, site: str) -> bool:
+    return url.startswith((f"{site}/", "data:", "blob:"))
 
 
 @pytest.fixture(scope="session")
 def book() -> Path:
     """The folder of rendered pages, built if a source is newer."""
     index = HTML / "index.html"
-    if not index.exists() or index.stat().st_mtime < max(file.stat().st_mtime for file in sources()):
+    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*")]
+    if not index.exists() or index.stat().st_mtime < max(file.stat().st_mtime for file in sources):
         command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going"]
         build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8")
         assert build.returncode == 0, build.stderr[-4000:]
@@ -94,29 +92,30 @@ def browser():
         (pytest.fail if os.environ.get("PAPERWALK_STRICT") == "1" else pytest.skip)("no Chromium found")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=path, headless=True, args=FLAGS
-        )
-        yield context
-        context.close()
-
-
-@pytest.fixture
-def page(browser, site):
-    """An empty page that reaches nothing but the site."""
-    page = browser.new_page()
-    page.route(lambda url: not url.startswith((site, "data:", "blob:")), lambda route: route.abort())
-    yield page
-    page.close()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
-def visits(browser, site) -> dict[str, dict]:
+def open_page(browser, site):
+    """A function that makes an empty page in a fresh session; the page reaches nothing but the site."""
+
+    def open_page(**options):
+        page = browser.new_page(**options)
+        page.route(lambda url: not is_local(url, site), lambda route: route.abort())
+        return page
+
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def visits(open_page, site) -> dict[str, dict]:
     """{page: what it holds and what went wrong on it}, each loaded once."""
     found = {}
     for name in PAGES:
-        page, errors, requests, failed = browser.new_page(), [], [], []
+        page, errors, requests, failed = open_page(), [], [], []
         page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
         page.on("console", lambda said, errors=errors: errors.append(said.text) if said.type == "error" else None)
         page.on("request", lambda request, requests=requests: requests.append(request.url))
@@ -132,7 +131,7 @@ def visits(browser, site) -> dict[str, dict]:
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 844})
             overflow[width] = page.evaluate(OVERFLOW)
-        foreign = [url for url in requests if not url.startswith((f"{site}/", "data:", "blob:"))]
+        foreign = [url for url in requests if not is_local(url, site)]
         found[name] |= {"errors": errors, "foreign": foreign, "failed": failed, "overflow": overflow}
         page.close()
     return found
@@ -196,7 +195,8 @@ def test_goldfish_has_formulas(visits):
 
 
 @pytest.mark.parametrize("slider", [0, 1], ids=["k", "h"])
-def test_goldfish_control_moves_by_keyboard(page, site, slider):
+def test_goldfish_control_moves_by_keyboard(open_page, site, slider):
+    page = open_page()
     page.goto(f"{site}/book/goldfish.html")
     control = page.locator(".pw-mask").first
     read_out, text = control.locator("output").nth(slider), control.locator(".pw-text")
@@ -214,14 +214,22 @@ def test_goldfish_control_moves_by_keyboard(page, site, slider):
     assert text.inner_text() == words
     handle.press("ArrowRight" if key == "ArrowLeft" else "ArrowLeft")
     assert shown() == before
+    page.close()
 
 
-def test_goldfish_control_shades_and_strikes_dropped_tokens(page, site):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
+def test_goldfish_control_shades_and_strikes_dropped_tokens(open_page, site, theme, scripts):
+    page = open_page(color_scheme=theme, java_script_enabled=scripts)
     page.goto(f"{site}/book/goldfish.html")
-    dropped = page.locator(".pw-mask .pw-text s")
-    assert dropped.count() > 0
-    look = dropped.first.evaluate(
+    control = page.locator(".pw-mask").first
+    share = re.search(r"(\d+) of (\d+) targets dropped", control.inner_text())
+    dropped = control.locator(".pw-text s")
+    assert 0 < dropped.count() == int(share[1]) < int(share[2])
+    line, shade = dropped.first.evaluate(
         "node => [getComputedStyle(node).textDecorationLine, getComputedStyle(node).backgroundColor]"
     )
-    assert look[0] == "line-through"
-    assert look[1] not in ("transparent", "rgba(0, 0, 0, 0)")
+    assert line == "line-through"
+    assert shade not in ("transparent", "rgba(0, 0, 0, 0)")
+    assert control.get_by_role("slider").count() == (2 if scripts else 0)
+    page.close()

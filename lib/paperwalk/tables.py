@@ -12,9 +12,10 @@ _CSS = """
 .pw-table { overflow-x: auto; }
 .pw-table table { border-collapse: collapse; font-size: .85em; width: 100%; }
 .pw-table caption { caption-side: top; text-align: left; font-size: .95em; padding: .3em 0; }
-.pw-table th, .pw-table td { padding: .35em .6em; text-align: left; vertical-align: top; border-bottom: 1px solid #8884; }
+.pw-table th, .pw-table td { padding: .35em .6em; text-align: left; vertical-align: top; }
+.pw-table th, .pw-table td { border-bottom: 1px solid #8884; }
 .pw-table td.pw-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.pw-table .pw-verdict { white-space: nowrap; font-weight: 600; }
+.pw-table .pw-verdict { font-weight: 600; }
 .pw-table .pw-reproduced { color: #009E73; }
 .pw-table .pw-partly { color: #B8860B; }
 .pw-table .pw-not-reproduced { color: #D55E00; }
@@ -50,8 +51,9 @@ def comparison(chapter: str, root=None) -> Table:
     rows = []
     for scales in by_claim.values():
         first = scales[0]
-        claim = html.escape(first["claim"]) + f"<br><small>{html.escape(first['where'])}{_rule(first)}</small>"
-        at = {row["profile"]: _figure(row) + "<br>" + _verdict(row) for row in scales}
+        below = first.get("not_attempted") or f"{first['where']}; we asked for {first['criterion']}"
+        claim = f"{html.escape(first['claim'])}<br><small>{html.escape(below)}</small>"
+        at = {row["profile"]: f"{_figure(row)}<br>{_verdict(row)}" if row["n"] else _verdict(row) for row in scales}
         cells = [at.get(scale, "") for scale in evidence.SCALES]
         rows.append([_td(claim), _td(html.escape(first["paper"])), *(_td(cell, "pw-number") for cell in cells)])
     caption = "Mean over seeds ± standard deviation, n seeds, 95 % interval, and the verdict at each scale."
@@ -97,13 +99,9 @@ def _td(content, kind=""):
     return f'<td class="{kind}">{content}</td>' if kind else f"<td>{content}</td>"
 
 
-def _rule(row):
-    return f"; we asked for {html.escape(row['criterion'])}" if "criterion" in row else ""
-
-
 def _figure(row):
     if not row["n"]:
-        return "not attempted" + ("" if "not_attempted" in row else " at this scale")
+        return ""
     text = f"{row['ours']:.3g}"
     if not math.isnan(row["sd"]):
         text += f" ± {row['sd']:.2g}, n = {row['n']}<br><small>[{row['low']:.3g}, {row['high']:.3g}]</small>"
@@ -113,4 +111,5 @@ def _figure(row):
 def _verdict(row):
     word = row["verdict"].removesuffix(" (stale)")
     kind = word.replace(" ", "-")
-    return f'<span class="pw-verdict pw-{kind}">{SIGNS[word]} {row["verdict"]}</span>'
+    where = "" if row["n"] or "not_attempted" in row else " at this scale"
+    return f'<span class="pw-verdict pw-{kind}">{SIGNS[word]} {row["verdict"]}{where}</span>'

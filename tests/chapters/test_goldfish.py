@@ -90,3 +90,18 @@ def test_variants_of_a_canary(notebook):
     edited = notebook.variant(notebook.Arm("a", canaries="edited", edit_every=10), 0, g)
     blocks = (edited != exact)[: T // 10 * 10].view(-1, 10).sum(1)
     assert (blocks == 1).all()  # vocabulary ids lie far below 1000: every edit shows
+
+
+@pytest.mark.parametrize("k", [3, 4, 8, 32, 128])
+def test_one_in_k_is_dropped_of_real_text(k):
+    """Distinct contexts only: a repeated one is decided once, so repeats would not be independent draws."""
+    from paperwalk import corpora
+
+    articles = corpora.load("wikipedia")[:40]
+    tokenizer = corpora.train_tokenizer(articles, 2048)
+    ids = torch.tensor(sum((tokenizer.encode(a.text).ids for a in articles), []))
+    dropped = ~goldfish_mask(ids, k, 13)[13:]
+    first = {tuple(context): i for i, context in reversed(list(enumerate(ids[:-1].unfold(0, 13, 1).tolist())))}
+    dropped = dropped[torch.tensor(sorted(first.values()))].double()
+    assert len(dropped) > 100_000
+    assert abs(dropped.mean() - 1 / k) < 3 * (1 / k * (1 - 1 / k) / len(dropped)) ** 0.5

@@ -99,7 +99,7 @@ def test_one_in_k_is_dropped_of_real_text(k):
 
     articles = corpora.load("wikipedia")[:40]
     tokenizer = corpora.train_tokenizer(articles, 2048)
-    ids = torch.tensor(sum((tokenizer.encode(a.text).ids for a in articles), []))
+    ids = torch.tensor([i for a in articles for i in tokenizer.encode(a.text).ids])
     dropped = ~goldfish_mask(ids, k, 13)[13:]
     first = {tuple(context): i for i, context in reversed(list(enumerate(ids[:-1].unfold(0, 13, 1).tolist())))}
     dropped = dropped[torch.tensor(sorted(first.values()))].double()

@@ -90,6 +90,7 @@ def status(root=None) -> Table:
     board = evidence.status(root)
     rows = []
     for row in board.to_dict("records"):
+        row["commit"] = row["commit"][:7]
         row |= {"minutes": f"{row['minutes']:.1f}", "peak GB": f"{row['peak GB']:.1f}"}
         rows.append([_td(html.escape(str(value)), "pw-number") for value in row.values()])
     return Table("One row a results file.", list(board.columns), rows, f"{len(rows)} results files")

@@ -480,8 +480,8 @@ def refresh(notebook, root=None) -> None:
         where = f"code cell {ran[-1]}" if ran else "its kernel"
         raise RunError(f"{target.stem}: {where} failed: {what}") from error
     for (_, cell), ran in zip(chosen, part.cells):
-        cell.execution_count = cell.execution_count or ran.execution_count
         if "report" in _tags(cell):
+            cell.execution_count = cell.execution_count or ran.execution_count
             cell.outputs = ran.outputs
             for output in cell.outputs:
                 if output.output_type == "execute_result":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import re
 import subprocess
@@ -57,7 +58,7 @@ def write(
         "parameters": parameters,
         "metrics": metrics,
         "data": data,
-        "code_hash": runs.measured_hash(runs.notebook_path(chapter, root)),
+        "code_hash": os.environ.get("PAPERWALK_CODE") or runs.measured_hash(runs.notebook_path(chapter, root)),
         "wall_seconds": round(wall_seconds, 1),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **_machine(),
@@ -83,6 +84,13 @@ def load(chapter: str, profile: str, root=None) -> list[dict]:
     """The committed results of a chapter at a scale, by seed; an empty list where there are none."""
     files = (runs.notebook_path(chapter, root).with_suffix("") / "results").glob(f"{profile}-seed*.json")
     return sorted((read(file) for file in files), key=lambda result: result["seed"])
+
+
+def is_fresh(result: dict, root=None) -> bool:
+    """Whether the notebook's measuring code and the profile's parameters are still those of the results."""
+    chapter, profile = result["chapter"], result["profile"]
+    same_code = result["code_hash"] == runs.measured_hash(runs.notebook_path(chapter, root))
+    return same_code and result["parameters"] == runs.profile_values(chapter, profile, root) | {"seed": result["seed"]}
 
 
 def values(results: list[dict], metric: str) -> list[float]:
@@ -130,10 +138,10 @@ def _peak_memory():
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-            total += int(peak[1]) * 1024
-        except (OSError, TypeError):  # no /proc: the present size is the best there is
-            total += process.memory_info().rss
-    return total
+            total += int(peak[1]) * 1024 if peak else process.memory_info().rss
+        except (OSError, psutil.Error):  # no /proc, or the process has ended meanwhile
+            continue
+    return total or psutil.Process().memory_info().rss
 
 
 def _commit(folder):
@@ -168,7 +176,7 @@ def summarise(numbers: list[float]) -> Summary:
         return Summary(numbers[0] if n else nan, nan, n, nan, nan)
     from scipy import stats
 
-    mean = math.fsum(numbers) / n
+    mean = min(max(math.fsum(numbers) / n, min(numbers)), max(numbers))  # equal values: exactly their value
     sd = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1))
     half = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)
     return Summary(mean, sd, n, mean - half, mean + half)
@@ -184,11 +192,12 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def bootstrap(numbers, statistic, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval (BCa, 2,000 resamples, scipy) of statistic(sample, axis) over a 1-D sample."""
+def bootstrap(*samples, statistic, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (1,000 resamples, scipy) of statistic(*samples) of 1-D samples."""
     from scipy import stats
 
-    interval = stats.bootstrap((numbers,), statistic, n_resamples=2000, rng=seed).confidence_interval
+    options = {"n_resamples": 1000, "vectorized": False, "paired": False, "method": "percentile", "rng": seed}
+    interval = stats.bootstrap(samples, statistic, **options).confidence_interval
     return float(interval.low), float(interval.high)
 
 
@@ -262,7 +271,6 @@ def scoreboard(root=None):
 
 def judged(chapter: str, root=None) -> list[dict]:
     """The scoreboard's rows of one chapter as dicts, with the claim's id, kind, where, criterion and sd besides."""
-    code = runs.measured_hash(runs.notebook_path(chapter, root))
     results = {scale: load(chapter, scale, root) for scale in SCALES}
     rows = []
     for entry in claims(chapter, root):
@@ -270,7 +278,7 @@ def judged(chapter: str, root=None) -> list[dict]:
             used = [r for r in results[scale] if entry.get("metric") in r["metrics"]]
             s = summarise(values(used, entry.get("metric")))
             word = verdict(entry.get("criterion"), values(used, entry.get("metric")))
-            stale = any(r["code_hash"] != code for r in used)
+            stale = not all(is_fresh(r, root) for r in used)
             rows.append(
                 entry
                 | {"chapter": chapter, "profile": scale, "ours": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
@@ -285,12 +293,11 @@ def status(root=None):
 
     rows = []
     for chapter in runs.chapters(root):
-        code = runs.measured_hash(runs.notebook_path(chapter, root))
         for profile in runs.PROFILES:
             for r in load(chapter, profile, root):
                 row = {"chapter": chapter, "profile": profile, "seed": r["seed"], "date": r["date"][:10]}
                 row |= {"device": r["device"], "cores": r["cores"], "python": r["python"]}
                 row |= {"torch": r["packages"].get("torch", ""), "minutes": r["wall_seconds"] / 60}
                 row |= {"peak GB": r["peak_memory_bytes"] / 1e9, "commit": r["git_commit"][:10]}
-                rows.append(row | {"code": "fresh" if r["code_hash"] == code else "stale"})
+                rows.append(row | {"code": "fresh" if is_fresh(r, root) else "stale"})
     return pd.DataFrame(rows)

@@ -65,10 +65,12 @@ def notebook_path(chapter: str, root=None) -> Path:
 
 
 def schema(chapter: str, root=None) -> dict[str, dict]:
-    """What parameters.yml says of each parameter: {name: {type, help, min, max, below, choices}}.
+    """What parameters.yml says of each parameter: {name: {type, help, min, max, below, choices, in, heads, length}}.
 
-    `type` is int, float, str, bool or a list of one of them ([int]). `min`, `max` and `below` are numbers or
-    the names of other parameters. Raises ParameterError for an unknown chapter or a broken file.
+    `type` is int, float, str, bool or a list of one of them ([int]); `length` is how many elements such a list holds
+    at least. `min`, `max` and `below` are numbers or the names of other parameters; `in` names a list that holds the
+    value; `heads` names a number of attention heads, into which the value parts evenly, each of even width.
+    Raises ParameterError for an unknown chapter or a broken file.
     """
     return _mapping(notebook_path(chapter, root).with_suffix("") / "parameters.yml")
 
@@ -129,20 +131,26 @@ def _check_one(name, value, spec, values):
     kind = spec["type"][0] if is_list else spec["type"]
     elements = value if is_list and isinstance(value, list) else [value]
     lies_within, range_in_words = _range(kind, spec, values)
-    choices = spec.get("choices")
+    choices = values[spec["in"]] if "in" in spec else spec.get("choices")
+    heads = values[spec["heads"]] if "heads" in spec else None
 
     def allowed(element):
-        return _has_type(element, kind) and (element in choices if choices else lies_within(element))
+        if not _has_type(element, kind) or (heads and element % (2 * heads)):
+            return False
+        return element in choices if choices else lies_within(element)
 
     bad = [element for element in elements if not allowed(element)]
-    if not bad and isinstance(value, list) == is_list and elements:
+    length = spec.get("length", 1)
+    if not bad and isinstance(value, list) == is_list and (not is_list or len(elements) >= length):
         return
+    some = f"a list of at least {'one element' if length == 1 else f'{length} elements'}"
     if choices:
         wanted = f"one of {', '.join(map(str, choices))}"
-        wanted = f"a list of at least one element, each {wanted}" if is_list else wanted
+        wanted = f"{some}, each {wanted}" if is_list else wanted
     else:
         words = _WORDS[kind][is_list] + range_in_words
-        wanted = f"a list of at least one element, {words}" if is_list else words
+        words += f", divisible by 2 x {spec['heads']} = {2 * heads}" if heads else ""
+        wanted = f"{some}, {words}" if is_list else words
     culprit = f"; {_short(bad[0])} is not" if is_list and isinstance(value, list) and bad else ""
     raise ParameterError(f"{name} = {_short(value)}: must be {wanted}{culprit}")
 
@@ -206,10 +214,13 @@ def work_dir(chapter: str, profile: str, seed: int, root=None) -> Path:
 def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
     """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
 
-    Another value or another line of measuring code means another folder, so a run never goes on from a stranger's
-    checkpoint.
+    Another value, or another line of measuring code in the notebook or of kernels, models and training in the library,
+    means another folder: a run never goes on from a stranger's checkpoint.
     """
     identity = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
+    library = Path(__file__).parent
+    for file in sorted([*library.glob("kernels/**/*.py"), *library.glob("models/*.py"), library / "training.py"]):
+        identity += file.read_text(encoding="utf-8")
     folder = work_dir(chapter, parameters["profile"], parameters["seed"], root)
     folder /= f"checkpoints-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
@@ -258,7 +269,11 @@ def execute(
     progress_file.unlink(missing_ok=True)
     try:
         with (
-            _environment(PAPERWALK_ROOT=str(root), PAPERWALK_PROGRESS=str(progress_file)),
+            _environment(
+                PAPERWALK_ROOT=str(root),
+                PAPERWALK_PROGRESS=str(progress_file),
+                PAPERWALK_CODE=measured_hash(source),  # what runs, should the file change meanwhile
+            ),
             _live_bar(progress_file),
         ):
             papermill.execute_notebook(
@@ -415,8 +430,10 @@ def stale(notebook, root=None) -> str | None:
     """What of the notebook is out of date: "measured" (run it), "reported" (refresh it) or None."""
     notebook = _root(root) / notebook
     recorded = _load(notebook)["metadata"].get("paperwalk", {})
-    if notebook.stem in chapters(root) and recorded.get("measured") != measured_hash(notebook):
-        return "measured"
+    if notebook.stem in chapters(root):
+        measured = recorded.get("measured") == measured_hash(notebook)
+        if not measured or recorded.get("parameters") != defaults(notebook.stem, root):
+            return "measured"
     return "reported" if recorded.get("reported") != reported_hash(notebook, root) else None
 
 
@@ -439,7 +456,8 @@ def promote(chapter: str, executed, root=None) -> Path:
             part.metadata.pop(key, None)
         if not part.metadata.get("tags", True):  # papermill adds empty ones
             del part.metadata["tags"]
-    notebook.metadata.paperwalk = {"measured": measured_hash(target), "reported": None}
+    identity = {"measured": measured_hash(target), "parameters": defaults(chapter, root)}
+    notebook.metadata.paperwalk = identity | {"reported": None}
     _save(notebook, target, root)
     return target
 

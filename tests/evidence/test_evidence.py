@@ -104,8 +104,16 @@ def test_wilson_of_34_in_202():
 def test_bootstrap_covers_the_mean():
     import numpy as np
 
-    low, high = evidence.bootstrap(np.arange(50.0), np.mean)
+    low, high = evidence.bootstrap(np.arange(50.0), statistic=np.mean)
     assert 18 < low < 24.5 < high < 31
+    low, high = evidence.bootstrap(np.arange(50.0), np.arange(20.0), statistic=lambda a, b: a.mean() - b.mean())
+    assert low < 15 < high
+
+
+def test_equal_values_are_their_own_mean():
+    for value in (0.1, 0.05, 0.8):
+        s = evidence.summarise([value] * 3)
+        assert (s.mean, s.low, s.high) == (value, value, value)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +159,13 @@ def test_scoreboard_has_every_claim_at_every_scale(root):
     assert row["low"] < 0.2 and row["high"] > 0.4
     rest = board.drop(row.name)
     assert set(rest["verdict"]) == {"not attempted"} and rest["ours"].isna().all() and (rest["n"] == 0).all()
+
+
+def test_results_of_changed_parameters_are_marked_stale(root):
+    for seed in range(3):
+        write(root, 0.5, seed)
+    (root / "book/demo/profiles/laptop.yml").write_text("profile: laptop\nsteps: 5\n")
+    assert evidence.scoreboard(root)["verdict"].tolist()[0] == "reproduced (stale)"
 
 
 def test_results_of_changed_code_are_marked_stale(root):

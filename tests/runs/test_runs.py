@@ -242,7 +242,7 @@ def test_stale_tells_what_to_do(book):
 
     def record(**values):
         content = nbformat.read(file, as_version=4)
-        content.metadata.paperwalk = values
+        content.metadata.paperwalk = {"parameters": runs.defaults("demo", book)} | values
         nbformat.write(content, file)
 
     measured, reported = runs.measured_hash(file), runs.reported_hash(file, book)
@@ -251,6 +251,8 @@ def test_stale_tells_what_to_do(book):
     record(measured=measured, reported=None)
     assert runs.stale(file, book) == "reported"
     record(measured="0", reported=reported)
+    assert runs.stale(file, book) == "measured"
+    record(measured=measured, reported=reported, parameters={"steps": 9})
     assert runs.stale(file, book) == "measured"
     assert runs.stale("book/scoreboard.ipynb", book) == "reported"  # has nothing to measure
 
@@ -317,7 +319,8 @@ def test_promotion_leaves_only_what_belongs_to_the_book(book):
     assert after.cells[5].outputs[0].text == "lib/x.py: red\nin .\n"
     assert after.cells[5].outputs[1].data["text/html"] == "<a href='a'>"
     assert set(after.metadata.widgets[WIDGETS].state) == {"aa", "bb", "cc", "dd"}  # ee and ff are not shown
-    assert after.metadata.paperwalk == {"measured": runs.measured_hash(file), "reported": None}
+    identity = {"measured": runs.measured_hash(file), "parameters": runs.defaults("demo", book)}
+    assert after.metadata.paperwalk == identity | {"reported": None}
     assert runs.stale(file, book) == "reported"
     assert list(file.parent.glob(".*")) == []  # no temporary file
 
@@ -417,3 +420,21 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         runs.write_atomically(file, "new")
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_lists_know_their_length_members_and_heads(book):
+    file = book / "book/demo/parameters.yml"
+    specs = yaml.safe_load(file.read_text())
+    specs["hs"]["length"] = 2
+    specs["h"] = {"type": "int", "in": "hs"}
+    specs["steps"]["heads"] = "warmup"
+    file.write_text(yaml.safe_dump(specs, sort_keys=False))
+    good = runs.defaults("demo", book) | {"h": 2}
+    assert runs.check("demo", good, root=book).h == 2
+    for changed, message in [
+        ({"hs": [2]}, r"hs = \[2\]: must be a list of at least 2 elements"),
+        ({"h": 3}, r"h = 3: must be one of 2, 4"),
+        ({"steps": 6}, r"steps = 6: .*divisible by 2 x warmup = 4"),
+    ]:
+        with pytest.raises(runs.ParameterError, match=message):
+            runs.check("demo", good | changed, root=book)

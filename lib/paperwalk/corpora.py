@@ -1,6 +1,6 @@
 """Real text for the chapters: fetched, cleaned, deduplicated, split by content and tokenised.
 
-Two corpora come with packages (licences and counts: the page "Data"): `wikipedia`, 104 articles of a 2014-16
+Two corpora come with packages (licences and counts: the page "Data"): `wikipedia`, 100 articles of a 2014-16
 dump excerpt, and `books`, four Project Gutenberg books. A text file or a Hugging Face data set of your own takes
 their place wherever a chapter has a `background` or `articles` parameter: see `load`.
 """
@@ -207,11 +207,11 @@ def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[
         raise CorpusError(f"source = 'hf:{name}': needs the package datasets (pip install datasets)") from error
     try:
         rows = datasets.load_dataset(name, split=part)
-        return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]
-    except KeyError as error:
-        raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}") from error
     except Exception as error:  # the library raises a different class for each way that a hub cannot be reached
         raise CorpusError(
             f"source = 'hf:{name}': could not be loaded from the hub; is there a network, and does "
             f"the data set have a split {part!r}? ({type(error).__name__}: {error})"
         ) from error
+    if column not in rows.column_names:
+        raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}")
+    return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]

@@ -1,4 +1,4 @@
-"""Figures of the book: palette and style, plots over seeds, pictures with alt text, and the live mask control.
+"""Figures of the book: palette and style, plots over seeds, pictures with alt text, and the live controls.
 
 Figures have an opaque white background, so that they read the same on light and dark pages.
 """
@@ -14,6 +14,7 @@ from functools import cache
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+from ipywidgets.widgets.widget_description import DescriptionStyle
 from ipywidgets.widgets.widget_link import Link
 from ipywidgets.widgets.widget_string import HTMLStyle
 
@@ -120,7 +121,44 @@ def alt(fig, text: str, caption: str = "") -> Display:
     return Display({"text/html": page, "text/plain": text})
 
 
-# The live control. Both faces show the same paragraph, in which <s> marks the dropped tokens.
+# The live controls: one display object with an ipywidget for a live kernel and inline HTML for the rendered page.
+
+
+def _control(widget, page, *content) -> Display:
+    """Both faces of a control and its text alternative, the last of content.
+
+    widget and page are called with a digest of the JSON-like content, from which their ids come, and the content.
+    """
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return Display(
+        {
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": widget(digest, *content).model_id,
+            },
+            "text/html": page(digest, *content),
+            "text/plain": content[-1],
+        }
+    )
+
+
+def _maker(digest):
+    """A function that makes widgets whose ids repeat from run to run."""
+    ids = (f"{digest}{number:016x}" for number in itertools.count())
+
+    def make(kind, *args, **traits):
+        return kind(*args, model_id=next(ids), **traits)
+
+    return make
+
+
+def _json(data: dict) -> str:
+    """The data as JSON in which no text can end the script around it."""
+    return json.dumps(data).replace("<", "\\u003c")
+
+
+# The mask control. Both faces show the same paragraph, in which <s> marks the dropped tokens.
 
 _CSS = """
 .pw-mask p { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.8; margin: .5em 0; }
@@ -199,18 +237,7 @@ def token_mask_control(tokens, masks, ks, hs, k0, h0, alt) -> Display:
             raise ValueError(f"masks[{pair}]: must hold {len(tokens)} booleans, one a token")
     bits = tuple(tuple("".join("01"[bool(kept)] for kept in masks[k, h]) for h in hs) for k in ks)
     content = (tuple(tokens), bits, tuple(map(int, ks)), tuple(map(int, hs)), int(k0), int(h0), alt)
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return Display(
-        {
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": _widget(digest, *content).model_id,
-            },
-            "text/html": _page(digest, *content),
-            "text/plain": alt,
-        }
-    )
+    return _control(_widget, _page, *content)
 
 
 def _text(tokens, mask: str) -> str:
@@ -229,8 +256,8 @@ def _share(mask: str, k: int, h: int) -> str:
 def _page(digest, tokens, bits, ks, hs, k0, h0, alt) -> str:
     """The control as HTML with its masks and script inside."""
     mask = bits[ks.index(k0)][hs.index(h0)]
-    data = json.dumps({"id": f"pw-mask-{digest}", "tokens": tokens, "ks": ks, "hs": hs, "masks": bits})
-    script = _SCRIPT.replace("DATA", data.replace("<", "\\u003c"))  # no token can end the script
+    data = {"id": f"pw-mask-{digest}", "tokens": tokens, "ks": ks, "hs": hs, "masks": bits}
+    script = _SCRIPT.replace("DATA", _json(data))
     slider = (
         '<label><span class="pw-name">{name}</span>'
         '<input type="range" min="0" max="{last}" step="1" value="{start}"><output></output></label>'
@@ -250,12 +277,8 @@ def _page(digest, tokens, bits, ks, hs, k0, h0, alt) -> str:
 
 @cache  # a cell that runs again shows the same widget: its ids come from the content and must not be given twice
 def _widget(digest, tokens, bits, ks, hs, k0, h0, alt) -> widgets.VBox:
-    """The control as widgets, whose links need no kernel. Their ids repeat from run to run."""
-    ids = (f"{digest}{number:016x}" for number in itertools.count())
-
-    def make(kind, *args, **traits):
-        return kind(*args, model_id=next(ids), **traits)
-
+    """The control as widgets, whose links need no kernel."""
+    make = _maker(digest)
     full = {"layout": make(widgets.Layout, width="auto")}
     plain = {**full, "style": make(HTMLStyle)}
     named = {**full, "style": make(widgets.SliderStyle, description_width="17em")}
@@ -278,3 +301,247 @@ def _widget(digest, tokens, bits, ks, hs, k0, h0, alt) -> widgets.VBox:
         make(Link, (slider, "index"), (target, "selected_index"))
     css = make(widgets.HTML, value=f"<style>{_CSS}</style>", **plain)
     return make(widgets.VBox, children=[css, k_slider, h_slider, text], **full)
+
+
+# The search player. Both faces show the same board; after t events a node is in the state of its latest event.
+
+_SEARCH_CSS = (
+    f"""
+.pw-search {{ --create: {PALETTE["orange"]}; --close: {PALETTE["sky"]}; --path: {PALETTE["yellow"]};
+  --slider: {PALETTE["blue"]}; }}
+"""
+    + """
+.pw-search { --ink: #1b1f24; --free: #f6f7f9; --line: #d3d9e0; --wall: #3a434f; --page: white; margin: 0; }
+html[data-theme="dark"] .pw-search, body[data-jp-theme-light="false"] .pw-search {
+  --ink: #eef1f5; --free: #2d343e; --line: #414b58; --wall: #07090c; --page: #14181e; --slider: var(--close);
+}
+.pw-search svg { display: block; width: 100%; height: auto; user-select: none; }
+.pw-search svg text { font: 10px system-ui, sans-serif; text-anchor: middle; fill: black; }
+.pw-search .pw-axis text { font-size: 12px; fill: var(--ink); opacity: .65; }
+.pw-search .pw-free { fill: var(--free); stroke: var(--line); }
+.pw-search .pw-wall { fill: var(--wall); stroke: var(--wall); }
+.pw-search .pw-nodes rect { width: 36px; height: 36px; fill: none; }
+.pw-search .pw-nodes .create { fill: var(--create); rx: 18px; }
+.pw-search .pw-nodes .close { fill: var(--close); rx: 3px; }
+.pw-search .pw-costs text { font-size: 15px; font-weight: bold; }
+.pw-search tspan { font-size: 9.5px; font-weight: normal; }
+.pw-search polyline { fill: none; stroke: black; stroke-width: 33px; stroke-linecap: round; stroke-linejoin: round; }
+.pw-search polyline + polyline { stroke: var(--path); stroke-width: 30px; }
+.pw-search .pw-now { width: 38px; height: 38px; rx: 4px; fill: none; stroke: var(--ink); stroke-width: 4px; }
+.pw-search .pw-rings rect { fill: var(--free); stroke: var(--ink); stroke-width: 2px; stroke-dasharray: 5 3; }
+.pw-search circle { fill: var(--ink); stroke: var(--page); }
+.pw-search .pw-ends text { font-size: 11px; font-weight: bold; fill: var(--page); }
+.pw-search .pw-controls, .pw-search p, .pw-search figcaption {
+  display: flex; flex-wrap: wrap; align-items: center; gap: .2em .9em; margin: .5em 0;
+  font-variant-numeric: tabular-nums;
+}
+.pw-search button { min-width: 5em; padding: .25em .7em; font: inherit; color: inherit; cursor: pointer;
+  background: none; border: 1px solid currentColor; border-radius: .3em; }
+.pw-search input { flex: 1; min-width: 0; accent-color: var(--slider); }
+.pw-search code { min-width: 20ch; }
+.pw-search code:empty { visibility: hidden; }
+.pw-search figcaption { font-size: .9em; }
+.pw-search i { display: inline-block; box-sizing: border-box; width: 1em; height: 1em; margin-right: .4em;
+  vertical-align: -.12em; }
+.pw-search [hidden] { display: none; }
+@media (prefers-reduced-motion: no-preference) { .pw-search .pw-nodes rect { transition: fill .15s, rx .15s; } }
+"""
+)
+
+_SEARCH_SCRIPT = """
+(() => {
+  const { name, events } = DATA, last = events.length;
+  const controls = document.querySelector(`.${name} > [hidden]`), root = controls.parentElement;
+  const button = root.querySelector("button"), slider = root.querySelector("input");
+  const rects = root.querySelectorAll(".pw-nodes rect"), costs = root.querySelectorAll(".pw-costs text");
+  const now = root.querySelector(".pw-now"), path = root.querySelector(".pw-path");
+  const [tokens, counts] = root.querySelectorAll("p > *");
+  const cellOf = ([, x, y]) => `${x} ${y}`, cells = [...new Set(events.map(cellOf))];
+  let timer = 0;
+  function show() {
+    const t = +slider.value, past = events.slice(0, t), present = past.at(-1);
+    const states = new Map(past.map(event => [cellOf(event), event]));
+    cells.forEach((cell, i) => {
+      const [kind = "", , , g, h] = states.get(cell) ?? [];
+      rects[i].setAttribute("class", kind);
+      costs[i].firstChild.data = kind && g + h;
+      costs[i].lastChild.textContent = kind && `${g}+${h}`;
+    });
+    now.toggleAttribute("hidden", !t);
+    path.toggleAttribute("hidden", t < last);
+    tokens.textContent = "";
+    if (t) {
+      const [kind, x, y, g, h] = present, rect = rects[cells.indexOf(cellOf(present))];
+      tokens.textContent = `${kind} ${x} ${y} c${g} c${h}`;
+      for (const side of ["x", "y"]) now.setAttribute(side, rect.getAttribute(side) - 1);
+    }
+    const created = past.filter(([kind]) => kind === "create").length;
+    counts.textContent = `step ${t} of ${last}: ${created} created, ${t - created} closed`;
+    slider.setAttribute("aria-valuetext", `${counts.textContent}. ${tokens.textContent}`);
+  }
+  function play(on) {
+    clearInterval(timer);
+    timer = on ? setInterval(() => move(+slider.value + 1), Math.min(400, 20000 / last)) : 0;
+    button.textContent = on ? "Pause" : "Play";
+  }
+  function move(t) {
+    slider.value = t;
+    if (t >= last) play(false);
+    show();
+  }
+  button.addEventListener("click", () => {
+    play(!timer);
+    if (timer && +slider.value === last) move(0);
+  });
+  slider.addEventListener("input", () => {
+    play(false);
+    show();
+  });
+  controls.hidden = false;
+  show();
+})();
+"""
+
+_SEARCH_KEY = (
+    '<figcaption><span><i style="background:var(--create);border-radius:50%"></i>open (frontier)</span>'
+    '<span><i style="background:var(--close);border-radius:2px"></i>closed</span>'
+    '<span><i style="border:3px solid var(--ink);border-radius:2px"></i>present event</span>'
+    '<span><i style="background:var(--path);border:1px solid black;border-radius:.4em;height:.7em;width:1.6em"></i>'
+    "path</span><span>in a node: f, below it g+h</span></figcaption>"
+)
+
+
+def search_player(width, height, start, goal, walls, events, plan) -> Display:
+    """Show a search on a maze event by event, with a slider over the steps and a play button.
+
+    start, goal and each of walls and plan: a cell (x, y) with 0 <= x < width and 0 <= y < height, drawn with y
+    upwards; events: the search's log, ("create" or "close", x, y, g, h) in its order, where the cost f = g + h;
+    plan: the path's cells, start included; may be empty. Step t shows the search after t events, the latest in the
+    tokens of Lehnert et al. (arXiv 2402.14083): a node is open after a create and closed after a close. The path
+    stands at the last step.
+    In a live kernel it is an ipywidget; in a rendered page inline HTML that needs no network and without
+    JavaScript shows the last step. Raises ValueError for an empty log, an unknown kind of event and a cell outside
+    the grid or on a wall.
+    """
+    size = (int(width), int(height))
+    start, goal = ((int(x), int(y)) for x, y in (start, goal))
+    walls = tuple(sorted({(int(x), int(y)) for x, y in walls}))
+    events = tuple((kind, int(x), int(y), int(g), int(h)) for kind, x, y, g, h in events)
+    plan = tuple((int(x), int(y)) for x, y in plan)
+    if not events:
+        raise ValueError("events = []: must hold at least one event")
+    for i, (kind, x, y, _, _) in enumerate(events):
+        if kind not in ("create", "close"):
+            raise ValueError(f"events[{i}] = {events[i]}: must be a 'create' or a 'close'")
+        _check_cell(f"events[{i}] = {events[i]}", (x, y), size, walls)
+    for name, cell in [("start", start), ("goal", goal), *((f"plan[{i}]", cell) for i, cell in enumerate(plan))]:
+        _check_cell(f"{name} = {cell}", cell, size, walls)
+    for cell in walls:
+        _check_cell(f"walls: {cell}", cell, size, ())
+    states = {(x, y): kind for kind, x, y, _, _ in events}
+    closed = list(states.values()).count("close")
+    alt = (
+        f"A search of a maze of {size[0]} by {size[1]} cells, {len(walls)} of them walls, from S at {start} to G at "
+        f"{goal}, x to the right and y upwards: the open and closed nodes with their costs after each of "
+        f"{len(events)} events; at the end {closed} nodes are closed and {len(states) - closed} open, and "
+        + (f"the path of {len(plan)} cells is drawn." if plan else "there is no path.")
+    )
+    return _control(_search_widget, _search_page, size, start, goal, walls, events, plan, alt)
+
+
+def _check_cell(what, cell, size, walls) -> None:
+    if not all(0 <= at < n for at, n in zip(cell, size)):
+        raise ValueError(f"{what}: must be in the grid of {size[0]} x {size[1]} cells")
+    if cell in walls:
+        raise ValueError(f"{what}: must not be on a wall")
+
+
+def _board(size, start, goal, walls, events, t, plan, alt) -> str:
+    """The maze after t events as SVG, 40 units a cell."""
+    width, height = size
+
+    def corner(cell):  # top left, as y points up in the maze and down in SVG
+        return 40 * cell[0], 40 * (height - 1 - cell[1])
+
+    def centre(cell):
+        return tuple(at + 20 for at in corner(cell))
+
+    states = {(x, y): (kind, g, h) for kind, x, y, g, h in events[:t]}
+    lines = [f"M0 {40 * y}h{40 * width}" for y in range(height + 1)] + [
+        f"M{40 * x} 0v{40 * height}" for x in range(width + 1)
+    ]
+    axes = [f'<text x="{40 * x + 20}" y="{40 * height + 15}">{x}</text>' for x in range(width)] + [
+        f'<text x="-12" y="{40 * (height - y) - 16}">{y}</text>' for y in range(height)
+    ]
+    nodes, costs = [], []
+    for cell, (kind, g, h) in states.items():
+        (left, top), (x, y) = corner(cell), centre(cell)
+        nodes.append(f'<rect class="{kind}" x="{left + 2}" y="{top + 2}"/>')
+        costs.append(f'<text x="{x}" y="{y + 1}">{g + h}<tspan x="{x}" dy="10">{g}+{h}</tspan></text>')
+    left, top = corner(events[max(t, 1) - 1][1:3])
+    path = f'<polyline points="{" ".join("{},{}".format(*centre(cell)) for cell in plan)}"/>'
+    ends = [
+        f'<circle cx="{x + 4}" cy="{y + 4}" r="8"/><text x="{x + 4}" y="{y + 8}">{letter}</text>'
+        for letter, (x, y) in (("S", corner(start)), ("G", corner(goal)))
+    ]
+    rings = ['<rect x="{}" y="{}" width="40" height="40"/>'.format(*corner(cell)) for cell in (start, goal)]
+    hidden = ("", " hidden")
+    return (
+        f'<svg viewBox="-24 -5 {40 * width + 28} {40 * height + 27}" role="img" aria-label="{html.escape(alt)}" '
+        f'style="max-width:{48 * width + 40}px">'
+        f'<path class="pw-free" d="M0 0h{40 * width}v{40 * height}h-{40 * width}z{"".join(lines)}"/>'
+        f'<path class="pw-wall" d="{"".join("M{} {}h40v40h-40z".format(*corner(cell)) for cell in walls)}"/>'
+        f'<g class="pw-axis">{"".join(axes)}</g><g class="pw-rings">{"".join(rings)}</g>'
+        f'<g class="pw-nodes">{"".join(nodes)}</g>'
+        f'<g class="pw-path"{hidden[t < len(events)]}>{path}{path}</g><g class="pw-costs">{"".join(costs)}</g>'
+        f'<rect class="pw-now"{hidden[t == 0]} x="{left + 1}" y="{top + 1}"/>'
+        f'<g class="pw-ends">{"".join(ends)}</g></svg>'
+    )
+
+
+def _progress(events, t) -> str:
+    """The event of step t in the paper's tokens, and the counts."""
+    created = sum(kind == "create" for kind, *_ in events[:t])
+    tokens = "{} {} {} c{} c{}".format(*events[t - 1]) if t else ""
+    counts = f"step {t} of {len(events)}: {created} created, {t - created} closed"
+    return f"<p><code>{tokens}</code><span>{counts}</span></p>"
+
+
+def _search_page(digest, size, start, goal, walls, events, plan, alt) -> str:
+    """The player as HTML with its events and script inside."""
+    name, last = f"pw-search-{digest}", len(events)
+    script = _SEARCH_SCRIPT.replace("DATA", _json({"name": name, "events": events}))
+    return (  # a class for an id, so that the same search may stand on a page twice
+        f'<figure class="pw-figure pw-search {name} tex2jax_ignore mathjax_ignore" '
+        f'style="max-width:max(30em, {48 * size[0] + 40}px)"><style>{_SEARCH_CSS}</style>'
+        '<div class="pw-controls" hidden><button type="button">Play</button>'
+        f'<input type="range" min="0" max="{last}" step="1" value="{last}" aria-label="step of the search"></div>'
+        f"{_progress(events, last)}{_board(size, start, goal, walls, events, last, plan, alt)}{_SEARCH_KEY}"
+        f"<script>{script}</script></figure>"
+    )
+
+
+@cache
+def _search_widget(digest, size, start, goal, walls, events, plan, alt) -> widgets.VBox:
+    """The player as widgets, whose links need no kernel."""
+    make, last = _maker(digest), len(events)
+    layout = make(widgets.Layout, width="auto")
+    style = make(HTMLStyle)
+
+    def page(inner):
+        inner = f'<figure class="pw-search">{inner}</figure>'
+        return make(widgets.HTML, value=inner, layout=layout, style=style)
+
+    frames = [
+        page(_progress(events, t) + _board(size, start, goal, walls, events, t, plan, alt)) for t in range(last + 1)
+    ]
+    film = make(widgets.Stack, children=frames, selected_index=last, layout=layout)
+    steps = {"min": 0, "max": last, "value": last, "layout": layout}
+    play = make(widgets.Play, interval=min(400, 20_000 // last), style=make(DescriptionStyle), **steps)
+    slider = make(widgets.IntSlider, description="step", style=make(widgets.SliderStyle), **steps)
+    make(Link, (play, "value"), (slider, "value"))
+    make(Link, (slider, "value"), (film, "selected_index"))
+    controls = make(widgets.HBox, children=[play, slider], layout=layout)
+    return make(
+        widgets.VBox, children=[page(f"<style>{_SEARCH_CSS}</style>"), controls, film, page(_SEARCH_KEY)], layout=layout
+    )

@@ -1,0 +1,110 @@
+"""The scan with its gradient written out: few operations a block, and the gradient of each weight as one matrix
+product over all blocks. The scales of the norms are folded into the matrices that follow them."""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+
+class FAMScan(torch.autograd.Function):
+    """Arguments and results as in `fam_scan`, without the ablations. R = B F rows; S = F + b keys."""
+
+    @staticmethod
+    def forward(
+        ctx, fam, own_k, own_v, cos, sin, eps, fresh, attention_norm, qkv, out, feed_forward_norm, gate_up, down
+    ):
+        N, B, H, b, d = own_k.shape
+        f, D = fam.shape[1:]
+        to_qkv, to_gate_up = qkv * attention_norm, gate_up * feed_forward_norm
+        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)  # (N, F, 1, 1, d)
+        keys, values = own_k.new_empty(N, B, H, f + b, d), own_v.new_empty(N, B, H, f + b, d)
+        keys[:, :, :, f:], values[:, :, :, f:] = own_k, own_v
+        fam, saved = fam.reshape(B * f, D), []
+        for n in range(N):
+            x, x_scale = _normalise(fam, eps)
+            heads = (x @ to_qkv.T).view(B, f, 3, H, d)
+            qk = heads[:, :, :2]
+            qk = torch.addcmul(qk * cos[n], qk.roll(d // 2, -1), sin[n])
+            q = (qk[:, :, 0] * d**-0.5).transpose(1, 2).reshape(B * H, f, d)
+            keys[n, :, :, :f], values[n, :, :, :f] = qk[:, :, 1].transpose(1, 2), heads[:, :, 2].transpose(1, 2)
+            p = torch.bmm(q, keys[n].flatten(0, 1).mT).softmax(-1)  # (B H, F, S)
+            y = _merge(torch.bmm(p, values[n].flatten(0, 1)), B)
+            a = y @ out.T if fresh and n == 0 else torch.addmm(fam, y, out.T)
+            z, z_scale = _normalise(a, eps)
+            gate_and_up = z @ to_gate_up.T
+            gate, up = gate_and_up.chunk(2, -1)
+            fam = torch.addmm(a, F.silu(gate) * up, down.T)
+            saved.append((x, x_scale, q, p, y, z, z_scale, gate_and_up))
+        saved = (torch.stack(each) for each in zip(*saved))
+        ctx.save_for_backward(
+            keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *saved
+        )
+        ctx.fresh = fresh
+        return fam.view(B, f, D), keys, values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_fam, grad_keys, grad_values):
+        keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *saved = ctx.saved_tensors
+        x, x_scale, q, p, y, z, z_scale, gate_and_up = saved
+        N, B, H, S, d = keys.shape
+        f, D = grad_fam.shape[1:]
+        to_qkv, to_gate_up = qkv * attention_norm, gate_up * feed_forward_norm
+        gate, up = gate_and_up.chunk(2, -1)  # (N, R, d_ff)
+        silu, slope = F.silu(gate), torch.sigmoid(gate)
+        slope = torch.cat((up * slope * (1 + gate * (1 - slope)), silu), -1)  # of silu(gate) up, (N, R, 2 d_ff)
+        keys, values = keys.flatten(1, 2), values.flatten(1, 2)  # (N, B H, S, d)
+        grad_keys, grad_values = grad_keys.flatten(1, 2), grad_values.flatten(1, 2)
+        grad_fam, grads = grad_fam.reshape(B * f, D), []
+        for n in reversed(range(N)):
+            grad_hidden = grad_fam @ down
+            grad_gate_and_up = torch.cat((grad_hidden, grad_hidden), -1) * slope[n]
+            grad_a = grad_fam + _normalise_backward(grad_gate_and_up @ to_gate_up, z[n], z_scale[n])
+            grad_y = (grad_a @ out).view(B, f, H, d).transpose(1, 2).reshape(B * H, f, d)
+            weighted = torch.bmm(grad_y, values[n].mT) * p[n]
+            grad_scores = torch.addcmul(weighted, p[n], weighted.sum(-1, keepdim=True), value=-1)
+            grad_q = torch.bmm(grad_scores, keys[n]) * d**-0.5
+            grad_k = torch.baddbmm(grad_keys[n, :, :f], grad_scores[:, :, :f].mT, q[n])
+            grad_v = torch.baddbmm(grad_values[n, :, :f], p[n, :, :, :f].mT, grad_y)
+            grad_heads = torch.stack((grad_q, grad_k, grad_v)).view(3, B, H, f, d).permute(1, 3, 0, 2, 4)
+            grad_qk, grad_v = grad_heads.split((2, 1), 2)  # (B, F, 2 or 1, H, d)
+            grad_qk = torch.addcmul((grad_qk * sin[n]).roll(d // 2, -1), grad_qk, cos[n])
+            grad_heads = torch.cat((grad_qk, grad_v), 2).view(B * f, 3 * D)
+            grads.append((grad_heads, grad_a, grad_gate_and_up, grad_fam, grad_scores, grad_y))
+            grad_fam = _normalise_backward(grad_heads @ to_qkv, x[n], x_scale[n])
+            if not (ctx.fresh and n == 0):
+                grad_fam = grad_fam + grad_a
+        grad_heads, grad_a, grad_gate_and_up, grad_after, grad_scores, grad_y = (
+            torch.cat(each[::-1]) for each in zip(*grads)
+        )  # (N R, ...), the last two (N B H, F, ...)
+        grad_k = torch.bmm(grad_scores[:, :, f:].mT, q.flatten(0, 1)).view(N, B, H, S - f, d)
+        grad_v = torch.bmm(p.flatten(0, 1)[:, :, f:].mT, grad_y).view(N, B, H, S - f, d)
+        grad_to_qkv, grad_to_gate_up = grad_heads.T @ x.flatten(0, 1), grad_gate_and_up.T @ z.flatten(0, 1)
+        return (
+            grad_fam.view(B, f, D),
+            grad_k + grad_keys.unflatten(1, (B, H))[:, :, :, f:],
+            grad_v + grad_values.unflatten(1, (B, H))[:, :, :, f:],
+            *(None,) * 4,
+            (grad_to_qkv * qkv).sum(0),
+            grad_to_qkv * attention_norm,
+            grad_a.T @ y.flatten(0, 1),
+            (grad_to_gate_up * gate_up).sum(0),
+            grad_to_gate_up * feed_forward_norm,
+            grad_after.T @ (silu * up).flatten(0, 1),
+        )
+
+
+def _normalise(x, eps):
+    """x / rms(x), and 1 / rms(x)."""
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return x * scale, scale
+
+
+def _normalise_backward(grad, x, scale):
+    """Gradient at the input of `_normalise`, from the one at its output x."""
+    return torch.addcmul(grad, x, (grad * x).mean(-1, keepdim=True), value=-1) * scale
+
+
+def _merge(y, B):
+    """(B H, F, d) -> (R, D)."""
+    return y.unflatten(0, (B, -1)).transpose(1, 2).flatten(2).flatten(0, 1)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from paperwalk import runs
+from paperwalk.runs import parameters
 
 
 def refuse(book, **values):
@@ -105,15 +106,15 @@ def test_unknown_and_missing_parameters_are_named(book):
 
 
 def test_cuda_is_refused_where_there_is_none(book, monkeypatch):
-    monkeypatch.setattr(runs, "_has_cuda_device", lambda: False)
+    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: False)
     assert refuse(book, device="cuda").startswith("device = 'cuda': must be auto or cpu")
-    monkeypatch.setattr(runs, "_has_cuda_device", lambda: True)
+    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: True)
     runs.check("demo", runs.defaults("demo", book) | {"device": "cuda"}, root=book)
 
 
 def test_the_probe_for_cuda_agrees_with_torch():
     torch = pytest.importorskip("torch")
-    assert runs._has_cuda_device() == (torch.cuda.device_count() > 0)
+    assert parameters._has_cuda_device() == (torch.cuda.device_count() > 0)
 
 
 def test_globals_of_a_notebook_may_hold_other_names_but_papermill_may_not_inject_them(book):
@@ -176,7 +177,7 @@ def test_defaults_must_be_literals(book):
 
 @pytest.mark.parametrize("chapter", runs.chapters())
 def test_the_chapters_own_parameters_and_profiles_fit_their_schema(chapter, monkeypatch):
-    monkeypatch.setattr(runs, "_has_cuda_device", lambda: True)
+    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: True)
     assert list(runs.defaults(chapter)) == list(runs.schema(chapter))
     for profile in runs.profiles(chapter):
         runs.validate(chapter, profile, seed=0)
@@ -416,7 +417,7 @@ def test_progress_is_a_plain_bar_elsewhere(monkeypatch, capfd):
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
     runs.write_atomically(file, "old")
-    monkeypatch.setattr(runs.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         runs.write_atomically(file, "new")
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]

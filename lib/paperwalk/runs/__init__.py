@@ -1,0 +1,50 @@
+"""Parameters, runs and freshness of the book's notebooks.
+
+A chapter is a notebook `book/<chapter>.ipynb` and a folder `book/<chapter>/` of the same name that holds its
+parameters.yml, profiles, claims and results. Tags say what a notebook's cell is for: `parameters` (plain
+assignments of the laptop's values), `setup` (imports and light definitions), `report` (only reads results
+files and claims); all other code measures. Functions take the repository's root; the default is the one that
+this package lies in.
+"""
+
+from paperwalk.runs.execution import checkpoint_dir, execute, progress, work_dir
+from paperwalk.runs.files import ROOT, RunError, measured_hash, write_atomically
+from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
+from paperwalk.runs.parameters import (
+    PROFILES,
+    ParameterError,
+    chapters,
+    check,
+    defaults,
+    notebook_path,
+    profile_values,
+    profiles,
+    schema,
+    validate,
+)
+
+__all__ = [
+    "PROFILES",
+    "ROOT",
+    "ParameterError",
+    "RunError",
+    "chapters",
+    "check",
+    "checkpoint_dir",
+    "defaults",
+    "execute",
+    "measured_hash",
+    "notebook_path",
+    "notebooks",
+    "profile_values",
+    "profiles",
+    "progress",
+    "promote",
+    "refresh",
+    "reported_hash",
+    "schema",
+    "stale",
+    "validate",
+    "work_dir",
+    "write_atomically",
+]

@@ -1,0 +1,190 @@
+"""Running a chapter's notebook with papermill, with progress and checkpoints."""
+
+import hashlib
+import json
+import math
+import os
+import shlex
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from paperwalk.runs.files import (
+    ANSI,
+    KERNELSPEC,
+    RunError,
+    code_cells,
+    measured_hash,
+    resolve_root,
+    tags_of,
+    write_atomically,
+)
+from paperwalk.runs.parameters import notebook_path, profile_file, validate
+
+TIMEOUT = 3600  # seconds that one cell may take
+
+
+def work_dir(chapter: str, profile: str, seed: int, root=None) -> Path:
+    """Folder for a run's executed notebook and checkpoints; made if need be."""
+    folder = resolve_root(root) / "_runs" / chapter / f"{profile}-seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
+    """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
+
+    Another value, or another line of measuring code in the notebook or of kernels, models and training in the library,
+    means another folder: a run never goes on from a stranger's checkpoint.
+    """
+    identity = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
+    library = Path(__file__).parents[1]
+    for file in sorted([*library.glob("kernels/**/*.py"), *library.glob("models/*.py"), library / "training.py"]):
+        identity += file.read_text(encoding="utf-8")
+    folder = work_dir(chapter, parameters["profile"], parameters["seed"], root)
+    folder /= f"checkpoints-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def execute(
+    chapter: str, profile: str, seed: int, overrides: dict | None = None, timeout: int = TIMEOUT, root=None
+) -> Path:
+    """Runs the chapter's notebook with papermill; path of the executed notebook, in `work_dir`.
+
+    `timeout` in seconds, a cell. Prints the plain papermill command it stands for; bars on stderr show the
+    cells and, within a cell, `progress`. Raises ParameterError before anything is written, and RunError when
+    a cell fails.
+    """
+    injected = validate(chapter, profile, seed, overrides, root)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    root = resolve_root(root)
+    source = notebook_path(chapter, root)
+    executed = work_dir(chapter, profile, seed, root) / source.name
+    files = (source, executed, profile_file(chapter, profile, root))
+    book, result, values = (file.relative_to(root).as_posix() for file in files)
+    rest = yaml.safe_dump({"seed": seed} | (overrides or {}), default_flow_style=True, width=math.inf).strip()
+    command = ["papermill", book, result, "-f", values, "-y", rest, "--execution-timeout", str(timeout)]
+    print(shlex.join(command), flush=True)
+
+    progress_file = executed.with_name("progress.json")
+    progress_file.unlink(missing_ok=True)
+    try:
+        with (
+            environment(
+                PAPERWALK_ROOT=str(root),
+                PAPERWALK_PROGRESS=str(progress_file),
+                PAPERWALK_CODE=measured_hash(source),  # what runs, should the file change meanwhile
+            ),
+            _live_bar(progress_file),
+        ):
+            papermill.execute_notebook(
+                source,
+                executed,
+                injected,
+                kernel_name=KERNELSPEC["name"],
+                language=KERNELSPEC["language"],
+                progress_bar={"desc": f"{chapter} {profile} seed {seed}"},
+                cwd=root,
+                execution_timeout=timeout,
+                config=kernel_config(),
+            )
+    except PapermillExecutionError as error:
+        raise _run_error(executed, f"{error.ename}: {error.evalue}", root) from error
+    except TimeoutError as error:
+        raise _run_error(executed, f"it took longer than {timeout} s", root) from error
+    except RuntimeError as error:  # the kernel died, or did not start
+        raise _run_error(executed, f"{error} (out of memory?)", root) from error
+    finally:
+        progress_file.unlink(missing_ok=True)
+    return executed
+
+
+def progress(iterable, total: int, label: str):
+    """Yields the items of `iterable` and shows how many of `total` are done, as tqdm does.
+
+    In a kernel that `execute` started, nothing is printed (it would stay in the notebook): after each item
+    {"label", "n", "total"} goes to the file that PAPERWALK_PROGRESS names, and `execute` shows it.
+    """
+    file = os.environ.get("PAPERWALK_PROGRESS")
+    if not file:
+        from tqdm.auto import tqdm
+
+        yield from tqdm(iterable, total=total, desc=label)
+        return
+    for n, item in enumerate(iterable):
+        write_atomically(file, json.dumps({"label": label, "n": n, "total": total}))
+        yield item
+    write_atomically(file, json.dumps({"label": label, "n": total, "total": total}))
+
+
+def kernel_config():
+    """Encrypts the talk with the kernel where that can be had; without it each kernel prints a warning."""
+    import zmq
+    from traitlets.config import Config
+
+    return Config(KernelManager={"transport_encryption": "auto" if zmq.has("curve") else "disabled"})
+
+
+def _run_error(executed, what, root):
+    """RunError for the last cell that papermill ended in the notebook saved at `executed`."""
+    cells = [cell for cell in code_cells(executed) if "injected-parameters" not in tags_of(cell)]
+    ended = [n for n, cell in enumerate(cells, 1) if cell["metadata"].get("papermill", {}).get("end_time")]
+    where = "its kernel"
+    if ended:
+        first_line = cells[ended[-1] - 1]["source"].strip().split("\n")[0]
+        where = f"code cell {ended[-1]} ({first_line[:60]})"
+    what = " ".join(ANSI.sub("", what).split())
+    part = executed.relative_to(root).as_posix()
+    return RunError(f"{executed.stem}: {where} failed: {what}; what ran until then is in {part}")
+
+
+@contextmanager
+def environment(**variables):
+    """Sets environment variables, which kernels started in the block inherit."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _live_bar(file):
+    """Shows on stderr, under papermill's bar, the state that `progress` writes to `file`."""
+    from tqdm import tqdm
+
+    stop = threading.Event()
+
+    def watch():
+        bar = None
+        while not stop.wait(0.3):
+            try:
+                state = json.loads(file.read_text())
+            except OSError:  # no such cell yet
+                continue
+            if bar is not None and (state["label"] != bar.desc or state["n"] >= state["total"]):
+                bar.close()
+                bar = None
+            if bar is None and state["n"] < state["total"]:
+                bar = tqdm(total=state["total"], desc=state["label"], position=1, leave=False, file=sys.stderr)
+            if bar is not None:
+                bar.n = state["n"]
+                bar.refresh()
+        if bar is not None:
+            bar.close()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

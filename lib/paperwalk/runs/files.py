@@ -1,0 +1,112 @@
+"""Notebook files and the repository that they lie in: reading, hashing, writing."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+# The environment variable PAPERWALK_ROOT names another root than the one this package lies in.
+ROOT = Path(os.environ.get("PAPERWALK_ROOT") or Path(__file__).parents[3]).resolve()
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class RunError(RuntimeError):
+    """A notebook did not run to its end; one line names the notebook, the cell and the error."""
+
+
+def resolve_root(root) -> Path:
+    """The repository's root: the one given, or for None the default."""
+    return ROOT if root is None else Path(root).resolve()
+
+
+def read_notebook(notebook) -> dict:
+    """The notebook file as plain JSON, each cell's source as one string (importing nbformat is slow)."""
+    content = json.loads(Path(notebook).read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return content
+
+
+def code_cells(notebook) -> list[dict]:
+    """The code cells of a notebook file, as plain JSON."""
+    return [cell for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "code"]
+
+
+def tags_of(cell) -> set[str]:
+    """The tags of a cell, of either form."""
+    return set(cell["metadata"].get("tags", []))
+
+
+def sources_of(notebook, wanted) -> bytes:
+    """The sources of the code cells whose set of tags is `wanted`, as bytes; each ends in a zero byte."""
+    chosen = [cell["source"] for cell in code_cells(notebook) if wanted(tags_of(cell))]
+    stripped = ("\n".join(line.rstrip() for line in source.splitlines()).rstrip() for source in chosen)
+    return "".join(f"{source}\0" for source in stripped).encode()
+
+
+def measured_hash(notebook) -> str:
+    """sha256 (hex) of the notebook file's code that measures: all but the parameters and the `report` cells.
+
+    White space at the ends of lines does not count.
+    """
+    skipped = {"parameters", "injected-parameters", "report"}
+    return hashlib.sha256(sources_of(notebook, lambda tags: not tags & skipped)).hexdigest()
+
+
+def save_notebook(notebook, target, root):
+    """Writes the notebook without colour codes, this machine's paths and widgets that no output shows."""
+    import nbformat
+
+    notebook.metadata.kernelspec = KERNELSPEC  # papermill wants the language, editors drop it
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _clean(cell.outputs, resolve_root(root))
+    _prune_widgets(notebook)
+    write_atomically(target, nbformat.writes(notebook).rstrip("\n") + "\n")
+
+
+def _clean(value, root):
+    if isinstance(value, str):
+        relative = ANSI.sub("", value).replace(f"{root}/", "")
+        return re.sub(re.escape(str(root)) + r"(?![\w.-])", ".", relative)
+    if isinstance(value, list):
+        return [_clean(item, root) for item in value]
+    if isinstance(value, dict):
+        return type(value)({key: _clean(item, root) for key, item in value.items()})
+    return value
+
+
+def _prune_widgets(notebook):
+    """Keeps the models that outputs show and all connected with them, in either direction (jslinks)."""
+    if WIDGETS not in notebook.metadata.get("widgets", {}):
+        return
+    models = notebook.metadata.widgets[WIDGETS]["state"]
+    points_at = {name: set(re.findall(r"IPY_MODEL_(\w+)", json.dumps(model))) for name, model in models.items()}
+    outputs = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    kept = set(re.findall(r'"model_id": "(\w+)"', outputs)) & set(models)
+    more = kept
+    while more:
+        kept |= more
+        neighbours = set().union(*(points_at[name] for name in kept)) & set(models)
+        neighbours |= {name for name in models if points_at[name] & kept}
+        more = neighbours - kept
+    notebook.metadata.widgets[WIDGETS]["state"] = {name: models[name] for name in sorted(kept)}
+    if not kept:
+        del notebook.metadata["widgets"]
+
+
+def write_atomically(path, text: str) -> None:
+    """Writes `text` (UTF-8) so that whoever reads `path` finds the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""What the book shows, whether it is fresh, and bringing it up to date."""
+
+import hashlib
+from pathlib import Path
+
+from paperwalk.runs.execution import TIMEOUT, environment, kernel_config
+from paperwalk.runs.files import (
+    ANSI,
+    KERNELSPEC,
+    WIDGETS,
+    RunError,
+    measured_hash,
+    read_notebook,
+    resolve_root,
+    save_notebook,
+    sources_of,
+    tags_of,
+)
+from paperwalk.runs.parameters import chapters, defaults, notebook_path, read_mapping
+
+
+def notebooks(root=None) -> list[Path]:
+    """The notebooks of _toc.yml, in its order."""
+    root = resolve_root(root)
+
+    def pages(node):
+        if isinstance(node, list):
+            for child in node:
+                yield from pages(child)
+        elif isinstance(node, dict):
+            for key, child in node.items():
+                yield from [child] if key in ("root", "file") else pages(child)
+
+    files = [root / f"{page.removesuffix('.ipynb')}.ipynb" for page in pages(read_mapping(root / "_toc.yml"))]
+    return [file for file in files if file.exists()]
+
+
+def reported_hash(notebook, root=None) -> str:
+    """sha256 (hex) of all that report cells show: `setup` and `report` cells' code, claims and results files.
+
+    A chapter's notebook shows its own folder's files, any other notebook those of all chapters.
+    """
+    root = resolve_root(root)
+    digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
+    known = chapters(root)
+    for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
+        folder = root / "book" / chapter
+        for file in [*folder.glob("claims.yml"), *sorted(folder.glob("results/*.json"))]:
+            digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def stale(notebook, root=None) -> str | None:
+    """What of the notebook is out of date: "measured" (run it), "reported" (refresh it) or None."""
+    notebook = resolve_root(root) / notebook
+    recorded = read_notebook(notebook)["metadata"].get("paperwalk", {})
+    if notebook.stem in chapters(root):
+        measured = recorded.get("measured") == measured_hash(notebook)
+        if not measured or recorded.get("parameters") != defaults(notebook.stem, root):
+            return "measured"
+    return "reported" if recorded.get("reported") != reported_hash(notebook, root) else None
+
+
+def promote(chapter: str, executed, root=None) -> Path:
+    """Makes an executed notebook the chapter's, without papermill's additions; returns the chapter's path.
+
+    Its report cells ran before its own evidence was written, so it is stale ("reported") until `refresh`.
+    Raises RunError, and writes nothing, when the chapter's notebook was changed since the run.
+    """
+    import nbformat
+
+    target = notebook_path(chapter, root)
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags_of(cell)]
+    current = nbformat.read(target, as_version=4)
+    if [cell.source for cell in notebook.cells] != [cell.source for cell in current.cells]:
+        raise RunError(f"{chapter}: {target.name} was changed during its run and is left as it is; run it again")
+    for part in [notebook, *notebook.cells]:
+        for key in ("papermill", "execution"):
+            part.metadata.pop(key, None)
+        if not part.metadata.get("tags", True):  # papermill adds empty ones
+            del part.metadata["tags"]
+    identity = {"measured": measured_hash(target), "parameters": defaults(chapter, root)}
+    notebook.metadata.paperwalk = identity | {"reported": None}
+    save_notebook(notebook, target, root)
+    return target
+
+
+def refresh(notebook, root=None) -> None:
+    """Runs only the `setup` and `report` cells, in a new kernel, and puts the report cells' outputs in place.
+
+    Everything else stays as it is. Raises RunError, and writes nothing, when a cell fails.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    root = resolve_root(root)
+    target = root / notebook
+    before, reported = target.read_bytes(), reported_hash(target, root)
+    notebook = nbformat.read(target, as_version=4)
+    numbered = enumerate([cell for cell in notebook.cells if cell.cell_type == "code"], 1)
+    chosen = [(n, cell) for n, cell in numbered if {"setup", "report"} & tags_of(cell)]
+    part = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell.source) for _, cell in chosen],
+        metadata={"kernelspec": KERNELSPEC},
+    )
+    client = NotebookClient(
+        part,
+        timeout=TIMEOUT,
+        kernel_name=KERNELSPEC["name"],
+        resources={"metadata": {"path": str(root)}},
+        config=kernel_config(),
+    )
+    try:
+        with environment(PAPERWALK_ROOT=str(root)):
+            client.execute()
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:
+        ran = [n for (n, _), cell in zip(chosen, part.cells) if cell.outputs or cell.execution_count]
+        what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
+        what = " ".join(ANSI.sub("", what).split())
+        where = f"code cell {ran[-1]}" if ran else "its kernel"
+        raise RunError(f"{target.stem}: {where} failed: {what}") from error
+    for (_, cell), ran in zip(chosen, part.cells):
+        if "report" in tags_of(cell):
+            cell.execution_count = cell.execution_count or ran.execution_count
+            cell.outputs = ran.outputs
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+    if WIDGETS in part.metadata.get("widgets", {}):
+        models = part.metadata.widgets[WIDGETS]
+        kept = notebook.metadata.setdefault("widgets", {}).get(WIDGETS, {}).get("state", {})
+        notebook.metadata.widgets[WIDGETS] = models | {"state": kept | models["state"]}
+    notebook.metadata.paperwalk = notebook.metadata.get("paperwalk", {}) | {"reported": reported}
+    if target.read_bytes() != before:
+        raise RunError(f"{target.stem}: {target.name} was changed meanwhile and is left as it is; try again")
+    save_notebook(notebook, target, root)

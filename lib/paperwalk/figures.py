@@ -162,16 +162,13 @@ def _json(data: dict) -> str:
 
 _CSS = """
 .pw-mask p { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.8; margin: .5em 0; }
-.pw-mask s, .pw-lines s { background: rgba(230, 159, 0, .35); border-radius: .2em; text-decoration-thickness: .12em; }
+.pw-mask s { background: rgba(230, 159, 0, .35); border-radius: .2em; text-decoration-thickness: .12em; }
 .pw-mask .pw-share { font-variant-numeric: tabular-nums; font-size: .9em; }
 .pw-mask label { display: flex; flex-wrap: wrap; align-items: center; gap: .2em .8em; margin: .3em 0; }
 .pw-mask input { flex: 1 1 12em; max-width: 24em; min-width: 0; }
 .pw-mask .pw-name { flex: 0 1 17em; }
 .pw-mask output { font-variant-numeric: tabular-nums; font-weight: bold; }
 .pw-mask [hidden] { display: none; }
-.pw-lines table { width: 100%; font-size: .95em; }
-.pw-lines td { text-align: left !important; vertical-align: top; padding: .2em .5em; }
-.pw-lines td:first-child { white-space: nowrap; font-size: .9em; opacity: .85; }
 """
 
 _SCRIPT = """
@@ -201,23 +198,6 @@ _SCRIPT = """
 
 _K_NAME = "k: one target in k is dropped"
 _H_NAME = "h: tokens that the hash sees"
-
-
-def struck_lines(lines: list[tuple[str, list[str], set[int]]], alt: str) -> Display:
-    """Show lines of words, each (label, words, indices of the words struck out), as a small table."""
-    rows = "".join(
-        f"<tr><td>{html.escape(label)}</td><td>{_text([f'{w} ' for w in words], _bits(len(words), struck))}</td></tr>"
-        for label, words, struck in lines
-    )
-    page = (
-        f'<div class="pw-lines" role="img" aria-label="{html.escape(alt)}"><style>{_CSS}</style>'
-        f"<table>{rows}</table></div>"
-    )
-    return Display({"text/html": page, "text/plain": alt})
-
-
-def _bits(length: int, struck: set[int]) -> str:
-    return "".join("01"[i not in struck] for i in range(length))
 
 
 def token_mask_control(tokens, masks, ks, hs, k0, h0, alt) -> Display:

@@ -48,7 +48,19 @@ COLLECT = """() => {
     formula_errors: document.querySelectorAll("mjx-merror").length,
   };
 }"""
-OVERFLOW = "() => document.scrollingElement.scrollWidth - window.innerWidth"
+# How far the page reaches beyond the window once it has stopped moving: the theme's columns slide after a resize.
+OVERFLOW = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const reach = () => document.scrollingElement.scrollWidth - window.innerWidth;
+  let last, same = 0;
+  for (let i = 0; i < 300 && same < 20; i++) {
+    await frame();
+    const now = reach();
+    same = now === last ? same + 1 : 0;
+    last = now;
+  }
+  return last;
+}"""
 
 pytestmark = pytest.mark.browser
 

@@ -32,6 +32,14 @@ def test_chapter_runs_at_ci_scale_and_leaves_the_book_alone(chapter):
     assert wanted - set(metrics) == set()
 
 
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_the_papers_own_scale_is_costed_by_a_dry_run(chapter):
+    before = committed_state()
+    assert runs.profile_values(chapter, "paper")["dry_run"] is True
+    runs.execute(chapter, "paper", 0, timeout=TIMEOUT)
+    assert committed_state() == before
+
+
 def prepared(notebook, folder):
     """A copy of the notebook with the ci profile's parameters injected (pages without parameters: as they are)."""
     copy = folder / notebook.name

@@ -255,8 +255,3 @@ def test_style_keeps_figures_opaque_and_colours_apart():
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     assert len(set(colours)) == 7
     assert figures.PALETTE["yellow"] not in colours
-
-
-def test_struck_lines_strike_the_words_named_and_escape_the_rest():
-    page = figures.struck_lines([("one", ["a", "<b>", "c"], {1})], "a picture")._repr_mimebundle_()["text/html"]
-    assert "<s>&lt;b&gt; </s>" in page and page.count("<s>") == 1 and 'aria-label="a picture"' in page

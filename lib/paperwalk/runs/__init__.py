@@ -8,7 +8,7 @@ this package lies in.
 """
 
 from paperwalk.runs.execution import checkpoint_dir, execute, progress, work_dir
-from paperwalk.runs.files import ROOT, RunError, measured_hash, write_atomically
+from paperwalk.runs.files import ROOT, RunError, cited, measured_hash, write_atomically
 from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
     PROFILES,
@@ -31,6 +31,7 @@ __all__ = [
     "chapters",
     "check",
     "checkpoint_dir",
+    "cited",
     "defaults",
     "execute",
     "measured_hash",

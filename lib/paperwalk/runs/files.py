@@ -56,6 +56,12 @@ def measured_hash(notebook) -> str:
     return hashlib.sha256(sources_of(notebook, lambda tags: not tags & skipped)).hexdigest()
 
 
+def cited(notebook) -> list[str]:
+    """The names that the notebook file's text cites with {glue:text}, sorted, each once."""
+    text = "\n".join(cell["source"] for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "markdown")
+    return sorted(set(re.findall(r"\{glue:text\}`([^`:]+)", text)))
+
+
 def save_notebook(notebook, target, root):
     """Writes the notebook without colour codes, this machine's paths and widgets that no output shows."""
     import nbformat

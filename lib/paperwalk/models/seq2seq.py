@@ -1,7 +1,9 @@
 """An encoder-decoder (Raffel et al. 2020, with the parts of Llama) as used by Searchformer (Lehnert et al. 2024).
 
 Both stacks: RMSNorm before each part, SwiGLU, no biases, rotary positions in self-attention, no dropout.
-Cross-attention knows no positions. Encoder, decoder and output have an embedding matrix each.
+Cross-attention knows no positions. Encoder, decoder and output have an embedding matrix each. Give every source
+an id that marks its start or end, as the paper does: n equal tokens alone look the same for every n, because
+rotary positions are relative and softmax averages.
 """
 
 import math

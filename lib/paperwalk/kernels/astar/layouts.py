@@ -87,7 +87,7 @@ WORDS = {
     "sokoban": ("worker", "box", "dock", "wall", "create", "close", "plan"),
 }
 SIZES = {"maze": (2, 100), "sokoban": (6, 10)}  # 6: the smallest that has room; 10: coordinates stay one digit
-SOKOBAN_COSTS = 128
+SOKOBAN_COSTS = 128  # numba_impl compiles in this and WORDS, and its cache does not see a change here: edit both
 
 
 def vocabulary(domain: str, size: int) -> list[str]:

@@ -23,6 +23,7 @@ CREATE, CLOSE = 0, 1
 LAYOUT, SEARCH = np.uint64(0), np.uint64(1)  # naive.LAYOUT, naive.SEARCH
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DRAWN, UNSOLVED, TOO_SHORT, TOO_LONG = range(4)  # what became of the tasks that were drawn
+POCKET = 64  # cells
 BIT_OF = np.zeros(67, np.int64)  # the powers of 2 modulo 67 are all different: BIT_OF[2**i % 67] = i
 BIT_OF[[2**i % 67 for i in range(64)]] = range(64)
 NUMBERS = {domain: 2 + len(words) for domain, words in WORDS.items()}  # id of the token "0"; bos and eos come first
@@ -359,7 +360,7 @@ def ordered_search(board, perfect, scratch):
         cost += 1
         for step in (width, -width, -1, 1):
             child = cell + step
-            if grid[child] or cost >= g[child]:
+            if (grid[child] != 0) | (cost >= g[child]):  # one branch
                 continue
             h = np.int64(exact[child] if perfect else manhattan(x, y, child, goal))
             if g[child] < INFINITE:  # open, at two more
@@ -433,8 +434,8 @@ def write_prompt(board, out, n):
         n = put_cell(out, n, GOAL, MAZE_0, x, y, points[1])
         for row in range(1, width - 1):
             for cell in range(row * width + 1, row * width + width - 1):
-                if grid[cell]:
-                    n = put_cell(out, n, MAZE_WALL, MAZE_0, x, y, cell)
+                put_cell(out, n, MAZE_WALL, MAZE_0, x, y, cell)  # a branch less, which would be hard to predict
+                n += 3 * grid[cell]
         return n
     n = put_cell(out, n, WORKER, SOKOBAN_0, x, y, points[0])
     n = put_pair(out, n, BOX, SOKOBAN_0, x, y, points[1], points[2])
@@ -512,11 +513,14 @@ def highest_cost(log, n):
 @compiled
 def draw_maze(board, stream, cells):
     size, width, grid = board.size, board.width, board.grid
-    total = size * size
-    for row in range(size):
+    total, n = size * size, 0
+    for row in range(1, size + 1):
+        first = row * width + 1
         for column in range(size):
-            cell = (row + 1) * width + column + 1
-            cells[row * size + column], grid[cell] = cell, 0
+            grid[first + column] = 0
+        for column in range(size):
+            cells[n + column] = first + column
+        n += size
     low, high = total * 3 // 10, total * 5 // 10
     walls = low + below(stream, high - low + 1)
     sample(stream, cells, total, walls + 2)
@@ -552,6 +556,27 @@ def inside(grid, points, size, margin, cells):
     return n
 
 
+@compiled
+def goal_is_walled_in(board, scratch):
+    """Whether at most POCKET cells can be reached from a maze's goal, the start not among them: the dearest mazes to find
+    unsolvable by a search, which looks at all others first."""
+    width, grid, start, goal = board.width, board.grid, board.points[0], board.points[1]
+    g, queue = scratch.g, scratch.heap
+    queue[0], g[goal] = goal, 0
+    n, done, met = 1, 0, False
+    while done < n <= POCKET and not met:
+        for step in (width, -width, -1, 1):
+            cell = queue[done] + step
+            queue[n] = cell  # branchless, as few of these could be predicted
+            n += (grid[cell] == 0) & (g[cell] != 0)
+            g[cell] *= grid[cell] != 0
+            met |= cell == start
+        done += 1
+    for i in range(n):
+        g[queue[i]] = INFINITE
+    return done == n and not met
+
+
 # Batches
 
 
@@ -575,6 +600,9 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
             else:
                 draw_maze(board, layout_stream, cells)
             fate[DRAWN] += 1
+            if not sokoban and goal_is_walled_in(board, scratch):
+                fate[UNSOLVED] += 1
+                continue
             seed_stream(scratch.stream, seed, SEARCH, indices[i], 0)
             n, goal = search(board, rules, scratch)
             if goal < 0:

@@ -58,7 +58,8 @@ LENGTHS = {"one": (5,), "seven": (6,) * 7, "ragged": (3, 9, 1, 4, 9, 2, 7)}
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("eos", [None, EOS])
-def test_cache_equals_recomputation(options, lengths, eos):
+def test_cache_equals_recomputation(options, lengths, eos, monkeypatch):
+    monkeypatch.setattr(generation, "CACHE_STEP", 5)  # it grows twice
     model, sources = make(), sources_of(lengths)
 
     def run(use_cache):
@@ -175,7 +176,9 @@ def test_what_is_generated_can_be_trained_on():
 def test_room_to_the_last_position():
     model, source = make(max_positions=9), sources_of((9,))
     assert len(generate(model, source, 9, bos=BOS)[0]) == 9
-    with pytest.raises(ValueError, match=r"max_new_tokens = 10: must be a whole number from 1 to 9 \(max_positions = 9"):
+    with pytest.raises(
+        ValueError, match=r"max_new_tokens = 10: must be a whole number from 1 to 9 \(max_positions = 9"
+    ):
         generate(model, source, 10, bos=BOS)
 
 

@@ -14,6 +14,7 @@ from paperwalk.models.seq2seq import Seq2Seq
 
 METHODS = ("greedy", "sample", "beam")
 COMPACT_AT = 0.75  # ended rows leave the batch when this share of it, or less, is left
+CACHE_STEP = 64  # tokens by which the cache grows: one with little room to spare is read faster, and reordered
 
 
 def generate(
@@ -76,7 +77,7 @@ def generate(
         return choose_greedy(logits)
 
     with torch.inference_mode():
-        prefixes = _Prefixes(model, ids, padding, max_new_tokens, bos, use_cache)
+        prefixes = _Prefixes(model, ids, padding, bos, use_cache)
         if method == "beam":
             tokens = _beam(prefixes, max_new_tokens, beams, eos, length_penalty)
         else:
@@ -149,19 +150,21 @@ class _Prefixes:
     At first there is one row a prompt: the prompt itself for a `Decoder`, bos for a `Seq2Seq`.
     """
 
-    def __init__(self, model, prompts, padding, max_new_tokens, bos, use_cache):
+    def __init__(self, model, prompts, padding, bos, use_cache):
         self.model, self.memory, self.padding = model, None, padding
         self.ids = prompts
         if isinstance(model, Seq2Seq):
             self.memory, self.padding = model.encode(prompts, padding), None
             self.ids = prompts.new_full((len(prompts), 1), bos)
         R, P = self.ids.shape
-        self.cache = model.new_cache(R, P + max_new_tokens - 1) if use_cache else None
+        self.cache = model.new_cache(R, P + CACHE_STEP) if use_cache else None
         self._read(self.ids)
 
     def append(self, tokens):
         """Add one token (R,) to each row."""
         if self.cache is not None:
+            if self.cache.length == self.cache.capacity:
+                self._grow()
             self._read(tokens[:, None])
         else:
             self.ids = torch.cat((self.ids, tokens[:, None]), 1)
@@ -178,6 +181,12 @@ class _Prefixes:
             self.cache.reorder(rows)
         else:
             self.ids = self.ids[rows]
+
+    def _grow(self):
+        old, self.cache = self.cache, self.model.new_cache(self.cache.batch, self.cache.capacity + CACHE_STEP)
+        self.cache.keys[:, :, :, : old.length] = old.keys
+        self.cache.values[:, :, :, : old.length] = old.values
+        self.cache.length = old.length
 
     def _read(self, ids):
         if self.memory is None:

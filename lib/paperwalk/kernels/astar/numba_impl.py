@@ -404,11 +404,17 @@ def forget(g, log, n):
 
 
 @compiled
-def room(buffer, used, more):
-    if used + more <= buffer.size:
-        return buffer
-    longer = np.empty(max(2 * buffer.size, used + more), np.int16)
-    longer[:used] = buffer[:used]
+def buffer(tasks, tokens):
+    """Room for a batch; ample, as what stays unused takes no memory."""
+    return np.empty(tasks * tokens, np.int16)
+
+
+@compiled
+def room(tokens, used, more):
+    if used + more <= tokens.size:
+        return tokens
+    longer = np.empty(max(2 * tokens.size, used + more), np.int16)
+    longer[:used] = tokens[:used]
     return longer
 
 
@@ -558,8 +564,8 @@ def inside(grid, points, size, margin, cells):
 
 @compiled
 def goal_is_walled_in(board, scratch):
-    """Whether at most POCKET cells can be reached from a maze's goal, the start not among them: the dearest mazes to find
-    unsolvable by a search, which looks at all others first."""
+    """Whether at most POCKET cells can be reached from a maze's goal, the start not among them. A search finds that out
+    last, when it has looked at all other cells."""
     width, grid, start, goal = board.width, board.grid, board.points[0], board.points[1]
     g, queue = scratch.g, scratch.heap
     queue[0], g[goal] = goal, 0
@@ -587,7 +593,11 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
     board = new_board(sokoban, size)
     scratch = new_scratch(board, rules.perfect)
     log, cells = scratch.log, np.empty(board.grid.size, np.int32)
-    prompts, traces, plans = np.empty(4096, np.int16), np.empty(16384, np.int16), np.empty(4096, np.int16)
+    prompts, traces, plans = (
+        buffer(indices.size, 3 * (board.grid.size + 5)),
+        buffer(indices.size, 4096),
+        buffer(indices.size, 256),
+    )
     lengths, hashes = np.zeros((indices.size, 3), np.int64), np.zeros(indices.size, np.uint64)
     fate = np.zeros(4, np.int64)
     p = t = q = np.int64(0)  # typed: for a literal 0 numba would compile the writers once more
@@ -619,7 +629,6 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
         plans = room(plans, q, 3 * (scratch.g[goal] + 1))
         new_q = write_plan(board, scratch.g, scratch.parent, goal, plans, q)
         forget(scratch.g, log, n)
-        prompts = room(prompts, p, 3 * (board.grid.size + 5))
         new_p = write_prompt(board, prompts, p)
         for j in range(p, new_p):
             hashes[i] = (hashes[i] + np.uint64(prompts[j] + 1)) * GOLDEN
@@ -635,7 +644,7 @@ def solve_tasks(sokoban, size, rules, seed, first, prompts, offsets):
     board = new_board(sokoban, size)
     scratch = new_scratch(board, rules.perfect)
     log = scratch.log
-    traces, plans = np.empty(16384, np.int16), np.empty(4096, np.int16)
+    traces, plans = buffer(offsets.size, 4096), buffer(offsets.size, 256)
     lengths = np.zeros((offsets.size - 1, 2), np.int64)
     t = q = np.int64(0)
     for i in range(offsets.size - 1):

@@ -17,7 +17,9 @@ from paperwalk import runs
 
 SCHEMA = 1
 SCALES = ("laptop", "gpu")
+KINDS = ("claim", "question", "demonstration")
 VERDICTS = ("reproduced", "partly", "not reproduced", "not attempted")
+ANSWERS = ("yes", "no", "undecided")
 COLUMNS = ["chapter", "claim", "paper", "ours", "low", "high", "n", "profile", "verdict"]
 PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "transformers", "numba", "safetensors", "papermill", "rouge-score")
 
@@ -218,6 +220,10 @@ def claims(chapter: str, root=None) -> list[dict]:
         if set(entry) != always | rest:
             odd = ", ".join(sorted(set(entry) ^ (always | rest)))
             raise EvidenceError(f"{file.name}: {entry.get('id', entry)!r}: missing or unknown: {odd}")
+        if entry["kind"] not in KINDS:
+            raise EvidenceError(
+                f"{file.name}: {entry['id']!r}: kind = {entry['kind']!r}: must be among {', '.join(KINDS)}"
+            )
         if entry["id"] in seen:
             raise EvidenceError(f"{file.name}: {entry['id']!r}: stands twice")
         seen.add(entry["id"])
@@ -255,6 +261,22 @@ def verdict(criterion: str, numbers: list[float]) -> str:
     return "reproduced" if whole else "partly"
 
 
+def answer(kind: str, criterion: str, numbers: list[float]) -> str:
+    """What a reader is told of an entry of a kind: a claim's verdict; of a question whether its criterion is met.
+
+    "yes": as "reproduced"; "no": at least three seeds, and the whole interval misses the criterion; "undecided":
+    anything between. A demonstration is "shown" or "not shown": it could hardly fail, and counts as no finding.
+    """
+    word = verdict(criterion, numbers)
+    if kind == "claim" or word == "not attempted":
+        return word
+    if kind == "demonstration":
+        return "shown" if word != "not reproduced" else "not shown"
+    s = summarise(numbers)
+    missed = s.n >= 3 and not any(meets(criterion, x) for x in (s.mean, s.low, s.high))
+    return "yes" if word == "reproduced" else "no" if missed else "undecided"
+
+
 def scoreboard(root=None):
     """pandas DataFrame, one row a claim and scale.
 
@@ -270,7 +292,7 @@ def scoreboard(root=None):
 
 
 def judged(chapter: str, root=None) -> list[dict]:
-    """The scoreboard's rows of one chapter as dicts, with the claim's id, kind, where, criterion and sd besides."""
+    """The scoreboard's rows of one chapter as dicts; with id, kind, where, criterion, sd, answer and fresh besides."""
     results = {scale: load(chapter, scale, root) for scale in SCALES}
     rows = []
     for entry in claims(chapter, root):
@@ -278,11 +300,13 @@ def judged(chapter: str, root=None) -> list[dict]:
             used = [r for r in results[scale] if entry.get("metric") in r["metrics"]]
             s = summarise(values(used, entry.get("metric")))
             word = verdict(entry.get("criterion"), values(used, entry.get("metric")))
-            stale = not all(is_fresh(r, root) for r in used)
+            told = answer(entry["kind"], entry.get("criterion"), values(used, entry.get("metric")))
+            fresh = all(is_fresh(r, root) for r in used)
             rows.append(
                 entry
                 | {"chapter": chapter, "profile": scale, "ours": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
-                | {"n": s.n, "paper": str(entry["paper"]), "verdict": word + " (stale)" * stale}
+                | {"n": s.n, "paper": str(entry["paper"]), "verdict": word + " (stale)" * (not fresh)}
+                | {"answer": told, "fresh": fresh}
             )
     return rows
 

@@ -7,6 +7,7 @@ from paperwalk import evidence
 
 # A sign besides the colour, so that a verdict can be told without seeing colours.
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘", "not attempted": "–"}
+SIGNS |= {"yes": "✔", "no": "✘", "undecided": "◐", "shown": "✔", "not shown": "✘"}
 
 _CSS = """
 .pw-table { overflow-x: auto; }
@@ -19,6 +20,7 @@ _CSS = """
 .pw-table .pw-reproduced { color: #009E73; }
 .pw-table .pw-partly { color: #B8860B; }
 .pw-table .pw-not-reproduced { color: #D55E00; }
+.pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: #0072B2; }
 .pw-table .pw-not-attempted { color: inherit; opacity: .75; font-weight: 400; }
 .pw-table small { opacity: .8; }
 """
@@ -74,15 +76,20 @@ def scoreboard(root=None) -> Table:
 
 
 def counts(root=None) -> Table:
-    """How many claims have which verdict, by chapter and scale."""
-    board = evidence.scoreboard(root)
-    rows = []
-    for (chapter, profile), part in board.groupby(["chapter", "profile"], sort=False):
-        words = part["verdict"].str.removesuffix(" (stale)")
-        numbers = [_td(str((words == verdict).sum()), "pw-number") for verdict in evidence.VERDICTS]
-        rows.append([_td(chapter), _td(profile), *numbers])
-    head = ["chapter", "scale", *(f"{SIGNS[v]} {v}" for v in evidence.VERDICTS)]
-    return Table("Number of claims by verdict.", head, rows, f"{len(board)} claims and scales")
+    """How many claims have which verdict and how many questions which answer, by chapter and scale."""
+    rows, n = [], 0
+    for chapter in evidence.runs.chapters(root):
+        judged = evidence.judged(chapter, root)
+        n += len(judged)
+        for scale in evidence.SCALES:
+            told = [(row["kind"], row["answer"]) for row in judged if row["profile"] == scale]
+            cells = [("claim", verdict) for verdict in evidence.VERDICTS]
+            cells += [("question", answer) for answer in (*evidence.ANSWERS, "not attempted")]
+            rows.append([_td(chapter), _td(scale), *(_td(str(told.count(cell)), "pw-number") for cell in cells)])
+    words = [*evidence.VERDICTS, *evidence.ANSWERS, "not attempted"]
+    head = ["chapter", "scale", *(f"{SIGNS[word]} {word}" for word in words)]
+    caption = "Claims by verdict (the first four), and questions by answer (the last four)."
+    return Table(caption, head, rows, f"{n} claims and questions at all scales")
 
 
 def status(root=None) -> Table:
@@ -110,7 +117,7 @@ def _figure(row):
 
 
 def _verdict(row):
-    word = row["verdict"].removesuffix(" (stale)")
-    kind = word.replace(" ", "-")
+    word = row["answer"]
     where = "" if row["n"] or "not_attempted" in row else " at this scale"
-    return f'<span class="pw-verdict pw-{kind}">{SIGNS[word]} {row["verdict"]}{where}</span>'
+    stale = "" if row["fresh"] else " (stale)"
+    return f'<span class="pw-verdict pw-{word.replace(" ", "-")}">{SIGNS[word]} {word}{stale}{where}</span>'

@@ -1,6 +1,7 @@
 """The definitions of the Searchformer notebook, taken out of it and tested on tiny cases."""
 
 import math
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,13 +94,14 @@ def test_batches_are_padded_alike_and_drawn_again_the_same(notebook):
 def test_lengths_are_compared_task_by_task(notebook):
     scores = notebook.search_scores
     space = scores.__globals__
-    space["test_set"], space["astar_tokens"] = range(4), np.array([[100, 200], [50, 50], [10, 30], [40, 40]])
-    space["knowing_tokens"] = np.array([80, 50, 10, 40])
+    space["test_set"] = range(4)
+    rivals = {"ratio": [150, 50, 20, 40], "vs_best": [100, 50, 10, 40], "vs_perfect": [80, 50, 10, 40]}
+    space["rivals"] = {name: np.array(tokens, float) for name, tokens in rivals.items()}
     R = notebook.Rollout
     every = [(0, R("optimal", 4, 120, None)), (0, R("optimal", 4, 180, "wall")), (1, R("suboptimal", 6, 25, None))]
     every += [(2, R("optimal", 4, 10, "syntax")), (3, R("invalid", 0, 40, "syntax"))]
     out = scores(every)
-    assert out["valid"] == pytest.approx(2 / 5)
+    assert out["valid"] == pytest.approx(2 / 5) and out["valid_optimal"] == pytest.approx(1 / 3)
     assert out["ilr_optimal"] == pytest.approx((150 / 150 + 20 / 10) / 4)
     assert out["ilr_solved"] == pytest.approx((150 / 150 + 50 / 25 + 20 / 10) / 4)
     assert out["length_ratio"] == pytest.approx((150 + 10) / (150 + 20))
@@ -107,7 +109,81 @@ def test_lengths_are_compared_task_by_task(notebook):
     assert out["length_vs_perfect"] == pytest.approx((150 + 10) / (80 + 10))
     assert out["length_ratio_valid"] == pytest.approx(120 / 150)
     nothing = scores([(3, R("invalid", 0, 40, None))])
-    assert math.isnan(nothing["length_ratio"]) and nothing["valid"] == 1
+    assert math.isnan(nothing["length_ratio"]) and math.isnan(nothing["valid_optimal"]) and nothing["valid"] == 1
+    faults = notebook.by_fault(every)  # of optimal plans only
+    assert faults == {"valid": [1, 120 / 150], "wall": [1, 180 / 150], "syntax": [1, 10 / 20]}
+
+
+def test_logs_that_are_wrong_are_refused_and_of_every_kind(notebook):
+    kinds = set()
+    for task in A.generate("maze", 7, 20, 3):
+        for what, log in notebook.wrong_ones(task):
+            kinds.add(what)
+            assert not A.is_valid_trace(task.layout, sum(log, []))
+    assert kinds == {"a create dropped", "a cost off by one", "a wall entered", "a close out of order"}
+
+
+def test_a_swapped_sequence_keeps_its_plan_and_has_the_trace_of_another_maze(notebook):
+    space = notebook.sequences.__globals__
+    space["seen_by"] = {"fixed": notebook.tasks, "coin": notebook.tasks}
+    arm = notebook.Arm("", "swapped", mazes=10)
+    own, swapped = notebook.sequences(notebook.Arm("", mazes=10)), notebook.sequences(arm)
+    spelled = lambda pairs: [tuple(notebook.spell(part.tolist()[1:-1]) for part in pair) for pair in pairs]
+    for i, task in enumerate(notebook.tasks[:10]):
+        other = notebook.tasks[(i + 1) % 10]
+        assert spelled(own)[i] == (task.prompt, task.trace + task.plan)
+        assert spelled(swapped)[i] == (task.prompt, other.trace + task.plan)
+        assert other.prompt != task.prompt
+    for source, target in own:
+        assert (source[0], source[-1], target[0], target[-1]) == (0, 1, 0, 1)  # bos and eos around both
+
+
+def test_bootstrapping_takes_the_shortest_optimal_accepted_rollout(notebook, monkeypatch):
+    space = notebook.self_improved.__globals__
+    monkeypatch.setitem(space, "boot", notebook.tasks[:3])
+    P, R = notebook.PLAN, notebook.Rollout
+    rollouts = [
+        [(R("optimal", 2, 20, None), [20, 20, 20, 20, P, 8, 1]), (R("optimal", 2, 10, "wall"), [20, 20, P, 9, 1])],
+        [(R("suboptimal", 4, 5, None), [20, P, 8, 1]), (R("invalid", 0, 0, None), [P, 8])],
+        [(R("optimal", 2, 90, None), [5] * 9 + [P, 6, 1])],  # longer than what is there: the paper takes it
+    ]
+    monkeypatch.setitem(space, "rollouts_of", lambda model, tasks, n: rollouts)
+    start = lambda: ([np.array([3] * 5) for _ in range(3)], [np.array([P, 4]) for _ in range(3)])
+    traces, plans = start()
+    done = notebook.self_improved()(None, traces, plans)
+    assert [list(t) for t in traces] == [[20, 20], [3] * 5, [5] * 9]
+    assert [list(t) for t in plans] == [[P, 9], [P, 4], [P, 6]]
+    assert done == {"renewed": 2 / 3, "renewed_shorter": 1 / 3}
+    traces, plans = start()
+    notebook.self_improved(lambda r: r.fault is None)(None, traces, plans)
+    assert list(traces[0]) == [20] * 4 and list(plans[0]) == [P, 8]
+
+
+def test_lucky_traces_are_never_longer_and_still_searches(notebook, monkeypatch):
+    monkeypatch.setitem(notebook.lucky.__globals__, "boot", notebook.tasks)
+    before = notebook.encode(notebook.tasks, "trace")
+    traces = list(before)
+    notebook.lucky(None, traces, None)
+    assert all(len(new) <= len(old) for new, old in zip(traces, before)) and sum(map(len, traces)) < sum(
+        map(len, before)
+    )
+    assert all(A.is_valid_trace(task.layout, notebook.spell(t.tolist())) for task, t in zip(notebook.tasks, traces))
+
+
+def test_what_claims_are_judged_by(notebook):
+    """Every figure that a claim names, and differences the right way round."""
+    m = defaultdict(float)
+    m |= {"optimal.trace": 0.9, "optimal.plan": 0.6, "optimal.swapped": 0.8, "length_ratio.coin": 1.0}
+    m |= {"length_ratio.round-1": 0.9, "length_ratio.round-2": 0.99, "length_ratio.round-3": 0.7}
+    m |= {"length_ratio.more-3": 1.1, "valid.coin": 0.5, "valid.round-3": 0.4, "forced_own.coin": 0.9}
+    notebook.derived.__globals__["last"] = "round-3"
+    out = notebook.derived(m)
+    assert out["optimal_gap.equal_sequences"] == pytest.approx(0.3)
+    assert out["optimal_gap.own_against_swapped"] == pytest.approx(0.1)
+    assert out["bootstrap.largest_step"] == pytest.approx(1.1)
+    assert out["bootstrap.against_control"] == pytest.approx(0.4)
+    assert out["bootstrap.valid_kept"] == pytest.approx(0.8) and out["needs_trace.coin"] == pytest.approx(0.9)
+    assert math.isnan(notebook.derived(m | {"valid.coin": 0.49})["bootstrap.valid_kept"])
 
 
 def test_the_lenient_check_lets_moved_plans_pass_and_not_just_any(notebook):

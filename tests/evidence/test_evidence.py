@@ -134,13 +134,31 @@ def test_verdicts(criterion, numbers, word):
     assert evidence.verdict(criterion, numbers) == word
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers", "word"),
+    [
+        ("claim", [2, 2.1, 1.9], "reproduced"),
+        ("question", [2, 2.1, 1.9], "yes"),
+        ("question", [0, 0.1, -0.1], "no"),
+        ("question", [2, 0.5, 1.5], "undecided"),  # the mean meets it, the interval does not
+        ("question", [1.5, -0.5, 0.5], "undecided"),
+        ("question", [0, 0.1], "undecided"),  # too few seeds
+        ("question", [], "not attempted"),
+        ("demonstration", [2], "shown"),
+        ("demonstration", [0], "not shown"),
+    ],
+)
+def test_answers(kind, numbers, word):
+    assert evidence.answer(kind, ">= 1", numbers) == word
+
+
 @pytest.mark.parametrize("criterion", ["about 1", "1", "<= x", "0..1", ">= 1 and <= 2"])
 def test_unreadable_criteria(criterion):
     with pytest.raises(EvidenceError, match="criterion"):
         evidence.meets(criterion, 1.0)
 
 
-@pytest.mark.parametrize("change", [{"scales": ["moon"]}, {"typo": 1}, {"criterion": None}])
+@pytest.mark.parametrize("change", [{"scales": ["moon"]}, {"typo": 1}, {"criterion": None}, {"kind": "hope"}])
 def test_incomplete_claims_are_named(root, change):
     entry = {key: value for key, value in (MEASURED | change).items() if value is not None}
     (root / "book/demo/claims.yml").write_text(yaml.safe_dump([entry]))

@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 
 from paperwalk import evidence, tables
@@ -10,17 +9,17 @@ from paperwalk import evidence, tables
 ROW = {
     "chapter": "demo", "id": "a", "kind": "claim", "claim": "x < y & z", "where": "Table 1", "paper": "<5",
     "metric": "m", "criterion": "<= 1", "profile": "laptop", "ours": 0.25, "sd": 0.1, "low": 0.0, "high": 0.5,
-    "n": 3, "verdict": "reproduced",
+    "n": 3, "verdict": "reproduced", "answer": "reproduced", "fresh": True,
 }  # fmt: skip
 EMPTY = ROW | {"profile": "gpu", "ours": math.nan, "sd": math.nan, "n": 0, "verdict": "not attempted"}
+EMPTY |= {"answer": "not attempted"}
 
 
 @pytest.fixture
 def judged(monkeypatch):
-    rows = [ROW, EMPTY]
+    rows = [dict(ROW), dict(EMPTY)]
     monkeypatch.setattr(evidence.runs, "chapters", lambda root=None: ["demo"])
     monkeypatch.setattr(evidence, "judged", lambda chapter, root=None: rows)
-    monkeypatch.setattr(evidence, "scoreboard", lambda root=None: pd.DataFrame(rows)[evidence.COLUMNS])
     return rows
 
 
@@ -38,11 +37,15 @@ def test_scoreboard_has_a_row_a_scale_and_links_to_the_chapter(judged):
 
 
 def test_stale_and_never_attempted(judged):
-    judged[0]["verdict"] = "partly (stale)"
+    judged[0] |= {"answer": "partly", "fresh": False}
     judged[1] |= {"not_attempted": "no data"}
     page = tables.scoreboard().html
     assert "◐ partly (stale)" in page and "no data" in page and "at this scale" not in page
 
 
-def test_counts(judged):
-    assert [f">{n}<" in tables.counts().html for n in (0, 1)] == [True, True]
+def test_questions_are_answered_and_counted_apart_from_claims(judged):
+    judged += [ROW | {"kind": "question", "answer": "undecided"}, ROW | {"kind": "demonstration", "answer": "shown"}]
+    assert "◐ undecided" in tables.scoreboard().html and "✔ shown" in tables.scoreboard().html
+    laptop, gpu = (row.split("</td>")[2:10] for row in tables.counts().html.split("<tr>")[2:])
+    numbers = [[cell.split(">")[1] for cell in cells] for cells in (laptop, gpu)]
+    assert numbers == [list("10000010"), list("00010000")]  # the demonstration is no finding

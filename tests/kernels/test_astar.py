@@ -208,13 +208,22 @@ def test_bulk_ids_are_the_tokens():
         tasks[20]
 
 
-def test_split_goes_by_content():
-    tasks = A.generate("maze", 6, 4000, 0)
+def test_split_keeps_walls_apart():
+    tasks = A.generate("maze", 4, 4000, 0)  # thousands of tasks, with few sets of walls
+    sides = A.split(tasks, 0.2)
+    assert sum(map(len, sides)) == 4000 and abs(len(sides[1]) - 800) < 150
+    walls = [{one.layout.walls for one in side} for side in sides]
+    assert not walls[0] & walls[1] and len(walls[1]) < len(sides[1])
+
+
+@pytest.mark.parametrize(("domain", "size"), [("maze", 9), ("sokoban", 7)])
+def test_split_goes_by_content(domain, size):
+    tasks = A.generate(domain, size, 1000, 0)
     train, test = A.split(tasks, 0.1)
-    assert len(train) + len(test) == 4000 and abs(len(test) - 400) < 3 * 19  # three standard errors
+    assert len(train) + len(test) == 1000 and abs(len(test) - 100) < 3 * 9.5  # three standard errors
     prompts = [{tuple(one.prompt) for one in side} for side in (train, test)]
     assert not prompts[0] & prompts[1]
-    shuffled = tasks[np.random.permutation(4000)]
+    shuffled = tasks[np.random.permutation(1000)]
     assert {tuple(one.prompt) for one in A.split(shuffled, 0.1)[1]} == prompts[1]
     assert len(A.split(tasks, 0)[1]) == 0 and len(A.split(tasks, 1.0)[0]) == 0
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_logs_that_are_wrong_are_refused_and_of_every_kind(notebook):
     for task in A.generate("maze", 7, 20, 3):
         for what, log in notebook.wrong_ones(task):
             kinds.add(what)
-            assert not A.is_valid_trace(task.layout, sum(log, []))
+            assert not A.is_valid_trace(task.layout, list(chain(*log)))
     assert kinds == {"a create dropped", "a cost off by one", "a wall entered", "a close out of order"}
 
 

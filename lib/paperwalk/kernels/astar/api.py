@@ -16,7 +16,7 @@ TIE_BREAKS = ("paper", "coin", "low-h")
 HEURISTICS = ("manhattan", "perfect")
 PARTS = ("prompt", "trace", "plan")
 START_AND_GOAL = 6  # tokens of a maze's prompt before its walls
-CHUNK = 256  # tasks a thread takes at a time
+PIECE = 256  # tasks a thread takes at a time
 MOST_ATTEMPTS = 500  # draws of one task before a domain counts as used up
 
 
@@ -100,12 +100,25 @@ def generate(
     sokoban = domain == "sokoban"
 
     def make(indices, attempt):
-        def chunk(first):
-            return impl.make_tasks(sokoban, size, rules, seed, indices[first : first + CHUNK], attempt, max_tokens)
+        spare = []  # buffers to write in again: memory costs most when it is touched first
 
-        *flats, lengths, hashes, fate = zip(*_parallel(chunk, len(indices), threads))
+        def work(some):
+            try:
+                buffers = spare.pop()
+            except IndexError:
+                buffers = [np.empty(PIECE * tokens, np.int16) for tokens in (3 * (size + 2) ** 2, 4096, 256)]
+            part = indices[some.start : some.stop]
+            return impl.make_tasks(sokoban, size, rules, seed, part, attempt, max_tokens, *buffers)
+
+        flats, about = [_Flat() for _ in PARTS], []
+        for *buffers, lengths, hashes, fate in _parallel(work, len(indices), threads):
+            for flat, buffer, used in zip(flats, buffers, lengths.sum(0)):
+                flat.extend(buffer[:used], len(indices) / len(lengths))
+            spare.append(buffers)
+            about.append((lengths, hashes, fate))
+        lengths, hashes, fate = zip(*about)
         lengths = np.concatenate(lengths)
-        ragged = {part: _ragged(flat, lengths[:, j]) for j, (part, flat) in enumerate(zip(PARTS, flats))}
+        ragged = {part: (flat.filled, _offsets(lengths[:, j])) for j, (part, flat) in enumerate(zip(PARTS, flats))}
         return ragged, np.concatenate(hashes).tolist(), np.sum(fate, axis=0)
 
     if count == 0:
@@ -146,13 +159,13 @@ def solve(
     _whole("seed", seed, 0)
     rules = _rules(deterministic, tie_break, heuristic)
 
-    def chunk(first):
-        part = offsets[first : first + CHUNK + 1]
-        return impl.solve_tasks(domain == "sokoban", size, rules, seed, first, prompts, part)
+    def work(some):
+        part = offsets[some.start : some.stop + 1]
+        return impl.solve_tasks(domain == "sokoban", size, rules, seed, some.start, prompts, part)
 
     if len(offsets) == 1:
         return Traces(domain, size, {part: (prompts, offsets) for part in PARTS})
-    traces, plans, lengths = zip(*_parallel(chunk, len(offsets) - 1, threads))
+    traces, plans, lengths = zip(*_parallel(work, len(offsets) - 1, threads))
     lengths = np.concatenate(lengths)
     for bad, why in ((0, "must have a solution"), (-1, f"must cost less than {impl.SOKOBAN_COSTS} steps")):
         if len(found := np.flatnonzero(lengths[:, 1] == bad)):
@@ -222,13 +235,13 @@ def _count(tasks, runs, seed, rules, threads):
     _whole("runs", runs, 1)
     _whole("seed", seed, 0)
 
-    def chunk(first):
-        part = offsets[first : first + CHUNK + 1]
-        return impl.count_events(domain == "sokoban", size, rules, seed, first, prompts, part, runs)
+    def work(some):
+        part = offsets[some.start : some.stop + 1]
+        return impl.count_events(domain == "sokoban", size, rules, seed, some.start, prompts, part, runs)
 
     if len(offsets) == 1:
         return np.zeros((0, runs), np.int32), np.zeros((0, runs), bool)
-    events, optimal = zip(*_parallel(chunk, len(offsets) - 1, threads))
+    events, optimal = zip(*_parallel(work, len(offsets) - 1, threads))
     return np.concatenate(events), np.concatenate(optimal)
 
 
@@ -273,20 +286,45 @@ def _rules(deterministic, tie_break, heuristic):
     return impl.Rules(bool(deterministic), bool(coin), tie_break == "low-h", heuristic == "perfect")
 
 
-def _parallel(chunk, count, threads):
-    """[chunk(first task), ...] in order, on threads: the compiled code releases the interpreter's lock."""
+class _Flat:
+    """An array of token ids that grows at its end."""
+
+    def __init__(self):
+        self.ids, self.size = np.empty(0, np.int16), 0
+
+    def extend(self, ids, pieces):
+        """Append ids, one of about so many pieces of like size."""
+        if (size := self.size + ids.size) > self.ids.size:
+            longer = np.empty(int(max(1.1 * pieces * ids.size, 1.5 * size)), np.int16)  # what stays unused is free
+            longer[: self.size] = self.filled
+            self.ids = longer
+        self.ids[self.size : size] = ids
+        self.size = size
+
+    @property
+    def filled(self):
+        return self.ids[: self.size]
+
+
+def _parallel(work, count, threads):
+    """Yield work(range of tasks) in order, on threads: the compiled code releases the interpreter's lock."""
     if threads is None:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     _whole("threads", threads, 1)
-    firsts = range(0, count, CHUNK)
-    if threads == 1 or len(firsts) == 1:
-        return [chunk(first) for first in firsts]
-    with ThreadPoolExecutor(min(threads, len(firsts))) as pool:
-        return list(pool.map(chunk, firsts))
+    pieces = [range(first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
+    if threads == 1 or len(pieces) == 1:
+        yield from map(work, pieces)
+    else:
+        with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
+            yield from pool.map(work, pieces)
 
 
 def _ragged(flats, lengths):
-    return np.concatenate(flats), np.concatenate([[0], np.cumsum(lengths)])
+    return np.concatenate(flats), _offsets(lengths)
+
+
+def _offsets(lengths):
+    return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _append(ragged, other):

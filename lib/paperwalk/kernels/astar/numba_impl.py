@@ -23,7 +23,6 @@ CREATE, CLOSE = 0, 1
 LAYOUT, SEARCH = np.uint64(0), np.uint64(1)  # naive.LAYOUT, naive.SEARCH
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DRAWN, UNSOLVED, TOO_SHORT, TOO_LONG = range(4)  # what became of the tasks that were drawn
-POCKET = 64  # cells
 BIT_OF = np.zeros(67, np.int64)  # the powers of 2 modulo 67 are all different: BIT_OF[2**i % 67] = i
 BIT_OF[[2**i % 67 for i in range(64)]] = range(64)
 NUMBERS = {domain: 2 + len(words) for domain, words in WORDS.items()}  # id of the token "0"; bos and eos come first
@@ -34,6 +33,9 @@ WORKER, BOX, DOCK, SOKOBAN_WALL, SOKOBAN_CREATE, _, SOKOBAN_PLAN = range(2, SOKO
 Board = namedtuple("Board", "sokoban size width shift grid points x y")
 """sokoban: the domain; shift: 1 for a maze's own border; grid (width**2,) uint8: 1 for a wall; points (5,): start and
 goal, or worker, boxes and docks; x, y (width**2,): coordinates of a cell as the tokens have them."""
+
+Flood = namedtuple("Flood", "free reached next")
+"""Three sets of a maze's cells, (width,) uint64 each: bit x of row y. Wider mazes have none."""
 
 Rules = namedtuple("Rules", "deterministic coin low_h perfect")
 Scratch = namedtuple("Scratch", "g parent exact heap rings child log stream")
@@ -91,10 +93,14 @@ def below(stream, n):
 
 
 @compiled
-def sample(stream, items, n, k):
-    """Move a random k of the first n items, in random order, to the front."""
+def sample(stream, draws, items, n, k):
+    """Move a random k of the first n items, in random order, to the front; draws: room for k numbers."""
+    state = stream[0]
+    for i in range(k):  # as `below` draws them, but many at a time
+        draws[i] = mix(state + np.uint64(i + 1) * GOLDEN) >> np.uint64(32)
+    stream[0] = state + np.uint64(k) * GOLDEN
     for i in range(k):
-        j = i + below(stream, n - i)
+        j = i + np.int64((draws[i] * np.uint64(n - i)) >> np.uint64(32))
         items[i], items[j] = items[j], items[i]
 
 
@@ -517,8 +523,8 @@ def highest_cost(log, n):
 
 
 @compiled
-def draw_maze(board, stream, cells):
-    size, width, grid = board.size, board.width, board.grid
+def draw_maze(board, flood, stream, draws, cells):
+    size, width, grid, x, y, free = board.size, board.width, board.grid, board.x, board.y, flood.free
     total, n = size * size, 0
     for row in range(1, size + 1):
         first = row * width + 1
@@ -529,23 +535,27 @@ def draw_maze(board, stream, cells):
         n += size
     low, high = total * 3 // 10, total * 5 // 10
     walls = low + below(stream, high - low + 1)
-    sample(stream, cells, total, walls + 2)
+    sample(stream, draws, cells, total, walls + 2)
+    free[1:-1] = np.uint64(((1 << size) - 1) << 1)
     for i in range(walls):
-        grid[cells[i]] = 1
+        cell = cells[i]
+        grid[cell] = 1
+        if free.size:
+            free[y[cell] + 1] ^= np.uint64(1) << np.uint64(x[cell] + 1)
     board.points[0], board.points[1] = cells[walls], cells[walls + 1]
 
 
 @compiled
-def draw_sokoban(board, stream, cells):
+def draw_sokoban(board, stream, draws, cells):
     size, grid, points = board.size, board.grid, board.points
     points[:] = 0
     for row in range(1, size - 1):
         for column in range(1, size - 1):
             grid[row * size + column] = 0
-    sample(stream, cells, inside(grid, points, size, 1, cells), 2)
+    sample(stream, draws, cells, inside(grid, points, size, 1, cells), 2)
     grid[cells[0]] = grid[cells[1]] = 1
     for first, last, margin in ((1, 3, 2), (0, 1, 1), (3, 5, 1)):  # boxes (not at the border), worker, docks
-        sample(stream, cells, inside(grid, points, size, margin, cells), last - first)
+        sample(stream, draws, cells, inside(grid, points, size, margin, cells), last - first)
         for i in range(first, last):
             points[i] = cells[i - first]
 
@@ -563,41 +573,46 @@ def inside(grid, points, size, margin, cells):
 
 
 @compiled
-def goal_is_walled_in(board, scratch):
-    """Whether at most POCKET cells can be reached from a maze's goal, the start not among them. A search finds that out
-    last, when it has looked at all other cells."""
-    width, grid, start, goal = board.width, board.grid, board.points[0], board.points[1]
-    g, queue = scratch.g, scratch.heap
-    queue[0], g[goal] = goal, 0
-    n, done, met = 1, 0, False
-    while done < n <= POCKET and not met:
-        for step in (width, -width, -1, 1):
-            cell = queue[done] + step
-            queue[n] = cell  # branchless, as few of these could be predicted
-            n += (grid[cell] == 0) & (g[cell] != 0)
-            g[cell] *= grid[cell] != 0
-            met |= cell == start
-        done += 1
-    for i in range(n):
-        g[queue[i]] = INFINITE
-    return done == n and not met
+def new_flood(board):
+    rows = board.width if not board.sokoban and board.width <= 64 else 0
+    return Flood(np.zeros(rows, np.uint64), np.zeros(rows, np.uint64), np.zeros(rows, np.uint64))
+
+
+@compiled
+def steps_to_goal(board, flood):
+    """Steps of a maze's shortest plan, or -1: breadth first, all cells of a distance at a time."""
+    width, start, goal = board.width, board.points[0], board.points[1]
+    free, reached, new = flood.free, flood.reached, flood.next
+    reached[:] = 0
+    reached[start // width] = bit(start % width)
+    goal_row, goal_bit = goal // width, bit(goal % width)
+    steps, changed = 0, np.uint64(1)
+    while changed:
+        if reached[goal_row] & goal_bit:
+            return steps
+        steps, changed = steps + 1, np.uint64(0)
+        for y in range(1, width - 1):
+            row = reached[y]
+            new[y] = (row | row << np.uint64(1) | row >> np.uint64(1) | reached[y - 1] | reached[y + 1]) & free[y]
+            changed |= new[y] ^ row
+        reached, new = new, reached
+    return -1
 
 
 # Batches
 
 
 @compiled
-def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
-    """Draw tasks until one is kept, for each index. Returns the prompts, traces and plans (ids one after another),
-    their lengths (N, 3), the prompts' hashes (N,) and the counts of tasks drawn, unsolved, too short, too long (4,)."""
+def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens, prompts, traces, plans):
+    """Draw tasks until one is kept, for each index. prompts, traces, plans: buffers, the first large enough.
+
+    Returns the buffers, or longer ones, filled with the ids of all tasks one after another; their lengths (N, 3), the
+    prompts' hashes (N,) and the counts of tasks drawn, unsolved, too short, too long (4,).
+    """
     board = new_board(sokoban, size)
     scratch = new_scratch(board, rules.perfect)
-    log, cells = scratch.log, np.empty(board.grid.size, np.int32)
-    prompts, traces, plans = (
-        buffer(indices.size, 3 * (board.grid.size + 5)),
-        buffer(indices.size, 4096),
-        buffer(indices.size, 256),
-    )
+    log, flood = scratch.log, new_flood(board)
+    cells, draws = np.empty(board.grid.size, np.int32), np.empty(board.grid.size, np.uint64)
     lengths, hashes = np.zeros((indices.size, 3), np.int64), np.zeros(indices.size, np.uint64)
     fate = np.zeros(4, np.int64)
     p = t = q = np.int64(0)  # typed: for a literal 0 numba would compile the writers once more
@@ -606,13 +621,15 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
         seed_stream(layout_stream, seed, LAYOUT, indices[i], attempt)
         while True:
             if sokoban:
-                draw_sokoban(board, layout_stream, cells)
+                draw_sokoban(board, layout_stream, draws, cells)
             else:
-                draw_maze(board, layout_stream, cells)
+                draw_maze(board, flood, layout_stream, draws, cells)
             fate[DRAWN] += 1
-            if not sokoban and goal_is_walled_in(board, scratch):
-                fate[UNSOLVED] += 1
-                continue
+            if flood.free.size:  # a search is worth its while only if the maze is kept
+                steps = steps_to_goal(board, flood)
+                if steps + 1 < size:
+                    fate[UNSOLVED if steps < 0 else TOO_SHORT] += 1
+                    continue
             seed_stream(scratch.stream, seed, SEARCH, indices[i], 0)
             n, goal = search(board, rules, scratch)
             if goal < 0:
@@ -630,11 +647,14 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens):
         new_q = write_plan(board, scratch.g, scratch.parent, goal, plans, q)
         forget(scratch.g, log, n)
         new_p = write_prompt(board, prompts, p)
-        for j in range(p, new_p):
-            hashes[i] = (hashes[i] + np.uint64(prompts[j] + 1)) * GOLDEN
+        digest = np.uint64(0)
+        for j in range(p, new_p, 3):
+            cell = prompts[j] << 32 | prompts[j + 1] << 16 | prompts[j + 2]
+            digest = (digest + np.uint64(cell + 1)) * GOLDEN
+        hashes[i] = digest
         lengths[i, 0], lengths[i, 1], lengths[i, 2] = new_p - p, new_t - t, new_q - q
         p, t, q = new_p, new_t, new_q
-    return prompts[:p], traces[:t], plans[:q], lengths, hashes, fate
+    return prompts, traces, plans, lengths, hashes, fate
 
 
 @compiled

@@ -1,8 +1,6 @@
 """figures.search_player: what both of its faces show at every step, in Python and in a browser."""
 
-import os
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
@@ -384,14 +382,10 @@ def visit(executable, folder):
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory):
-    """What a Chromium of this machine shows; without one the tests are skipped, or fail if PAPERWALK_STRICT=1."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        (pytest.fail if os.environ.get("PAPERWALK_STRICT") == "1" else pytest.skip)("no Chromium found")
+def facts(tmp_path_factory, chromium):
+    """What a Chromium of this machine shows."""
     with ThreadPoolExecutor(1) as thread:  # Playwright runs once a thread, and the book's tests may hold one open
-        return thread.submit(visit, executable, tmp_path_factory.mktemp("players")).result()
+        return thread.submit(visit, chromium, tmp_path_factory.mktemp("players")).result()
 
 
 def last_step(name):

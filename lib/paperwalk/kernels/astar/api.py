@@ -110,16 +110,17 @@ def generate(
             part = indices[some.start : some.stop]
             return impl.make_tasks(sokoban, size, rules, seed, part, attempt, max_tokens, *buffers)
 
-        flats, about = [_Flat() for _ in PARTS], []
-        for *buffers, lengths, hashes, fate in _parallel(work, len(indices), threads):
-            for flat, buffer, used in zip(flats, buffers, lengths.sum(0)):
-                flat.extend(buffer[:used], len(indices) / len(lengths))
+        flats, lengths, hashes, fate = [_Flat() for _ in PARTS], [], [], 0
+        for *buffers, some_lengths, some_hashes, some_fate in _parallel(work, len(indices), threads):
+            for flat, buffer, used in zip(flats, buffers, some_lengths.sum(0)):
+                flat.extend(buffer[:used], len(indices) / len(some_lengths))
             spare.append(buffers)
-            about.append((lengths, hashes, fate))
-        lengths, hashes, fate = zip(*about)
+            lengths.append(some_lengths)
+            hashes += some_hashes.tolist()
+            fate += some_fate
         lengths = np.concatenate(lengths)
         ragged = {part: (flat.filled, _offsets(lengths[:, j])) for j, (part, flat) in enumerate(zip(PARTS, flats))}
-        return ragged, np.concatenate(hashes).tolist(), np.sum(fate, axis=0)
+        return ragged, hashes, fate
 
     if count == 0:
         return Traces(domain, size, {part: (np.zeros(0, np.int16), np.zeros(1, np.int64)) for part in PARTS})

@@ -525,3 +525,131 @@ def _search_widget(digest, size, start, goal, walls, events, plan, alt) -> widge
     return make(
         widgets.VBox, children=[page(f"<style>{_SEARCH_CSS}</style>"), controls, film, page(_SEARCH_KEY)], layout=layout
     )
+
+
+# The reach control. Both faces show the same rows of blocks; a row is a layer, and the last block's token asks.
+
+_REACH_CSS = (
+    f"""
+.pw-reach {{ --own: {PALETTE["orange"]}; --memory: {PALETTE["sky"]}; --fam: {PALETTE["green"]}; }}
+"""
+    + """
+.pw-reach { --none: #e4e8ed; --ink: #1b1f24; margin: 0; }
+html[data-theme="dark"] .pw-reach, body[data-jp-theme-light="false"] .pw-reach { --none: #333c47; --ink: #eef1f5; }
+.pw-reach .pw-blocks { display: flex; flex-wrap: wrap; gap: 3px; margin: .6em 0; }
+.pw-reach .pw-blocks b { width: 1.35em; height: 1.35em; border-radius: .2em; background: var(--none); }
+.pw-reach .own { background: var(--own) !important; }
+.pw-reach .memory { background: var(--memory) !important; }
+.pw-reach .fam { background: var(--fam) !important; }
+.pw-reach label { display: flex; flex-wrap: wrap; align-items: center; gap: .2em .8em; margin: .3em 0; }
+.pw-reach input { flex: 1 1 12em; max-width: 24em; min-width: 0; }
+.pw-reach .pw-name { flex: 0 1 17em; }
+.pw-reach output { font-variant-numeric: tabular-nums; font-weight: bold; }
+.pw-reach p { margin: .4em 0; font-variant-numeric: tabular-nums; }
+.pw-reach i { display: inline-block; width: 1em; height: 1em; margin: 0 .4em 0 .9em; border-radius: .2em;
+  vertical-align: -.12em; }
+.pw-reach [hidden] { display: none; }
+"""
+)
+
+_REACH_SCRIPT = """
+(() => {
+  const { id, lengths, segments, fams, frames } = DATA, root = document.getElementById(id);
+  const inputs = [...root.querySelectorAll("input")], outputs = [...root.querySelectorAll("output")];
+  const picture = root.querySelector(".pw-picture"), values = [lengths, segments, fams];
+  function show() {
+    const chosen = inputs.map((input) => Number(input.value));
+    chosen.forEach((at, i) => {
+      outputs[i].textContent = values[i][at];
+      inputs[i].setAttribute("aria-valuetext", values[i][at]);
+    });
+    picture.innerHTML = frames[chosen[0]][chosen[1]][chosen[2]];
+  }
+  for (const input of inputs) input.addEventListener("input", show);
+  root.querySelector("[hidden]").hidden = false;
+  show();
+})();
+"""
+
+_REACH_NAMES = ("blocks read so far", "M: memory segments", "F: vectors of the FAM")
+
+
+def reach_control(lengths, segments, fams, n_layers, start, alt) -> Display:
+    """Show which blocks the last token of a text can draw on, with sliders for length, M and F.
+
+    lengths: numbers of blocks; segments: values of M; fams: values of F, of which only 0 and not 0 differ; n_layers:
+    M segments in each of so many layers reach n_layers * M blocks back. start: (length, M, F) shown first; alt:
+    says what the control shows. Raises ValueError for a start that is not among the values.
+    """
+    for name, values, value in zip(("length", "M", "F"), (lengths, segments, fams), start, strict=True):
+        if value not in values:
+            raise ValueError(f"start: {name} = {value}: must be one of {list(values)}")
+    return _control(
+        _reach_widget, _reach_page, tuple(lengths), tuple(segments), tuple(fams), n_layers, tuple(start), alt
+    )
+
+
+def _reach(blocks, memory, fam, n_layers) -> str:
+    """One picture: the blocks in a row, coloured by the way that leads to them, and a line of counts."""
+    reached = min(memory * n_layers, blocks - 1)
+    rest = blocks - 1 - reached
+    kinds = ["fam" if fam else ""] * rest + ["memory"] * reached + ["own"]
+    row = "".join(f'<b class="{kind}"></b>' if kind else "<b></b>" for kind in kinds)
+    lost = "remembered through the FAM" if fam else "out of reach"
+    counts = f"own block: 1; through memory segments: {reached}; {lost}: {rest}"
+    return f'<div class="pw-blocks" aria-hidden="true">{row}</div><p>{counts}</p>'
+
+
+_REACH_LEGEND = (
+    '<p><i class="own"></i>own block<i class="memory"></i>memory segments, M a layer'
+    '<i class="fam"></i>FAM<i style="background: var(--none)"></i>out of reach</p>'
+)
+
+
+def _reach_page(digest, lengths, segments, fams, n_layers, start, alt) -> str:
+    """The control as HTML with its pictures and script inside."""
+    frames = [[[_reach(blocks, M, f, n_layers) for f in fams] for M in segments] for blocks in lengths]
+    data = {"id": f"pw-reach-{digest}", "lengths": lengths, "segments": segments, "fams": fams, "frames": frames}
+    sliders = "".join(
+        f'<label><span class="pw-name">{name}</span><input type="range" min="0" max="{len(values) - 1}" step="1" '
+        f'value="{values.index(value)}"><output></output></label>'
+        for name, values, value in zip(_REACH_NAMES, (lengths, segments, fams), start, strict=True)
+    )
+    return (
+        f'<div class="pw-reach" id="pw-reach-{digest}" role="group" aria-label="{html.escape(alt)}">'
+        f"<style>{_REACH_CSS}</style><div hidden>{sliders}</div>"
+        f'<div class="pw-picture" aria-live="polite">{_reach(*start, n_layers)}</div>{_REACH_LEGEND}'
+        f"<script>{_REACH_SCRIPT.replace('DATA', _json(data))}</script></div>"
+    )
+
+
+@cache
+def _reach_widget(digest, lengths, segments, fams, n_layers, start, alt) -> widgets.VBox:
+    """The control as widgets, whose links need no kernel."""
+    make = _maker(digest)
+    full = {"layout": make(widgets.Layout, width="auto")}
+    plain = {**full, "style": make(HTMLStyle)}
+    named = {**full, "style": make(widgets.SliderStyle, description_width="17em")}
+    links, values = ([], [], []), (lengths, segments, fams)
+
+    def stack(chosen=()):
+        """A picture when all sliders are set, else a stack over the next slider's values."""
+        depth = len(chosen)
+        if depth == 3:
+            inner = f'<div class="pw-reach">{_reach(*chosen, n_layers)}</div>'
+            return make(widgets.HTML, value=inner, **plain)
+        children = [stack((*chosen, value)) for value in values[depth]]
+        made = make(widgets.Stack, children=children, selected_index=values[depth].index(start[depth]), **full)
+        links[depth].append(made)
+        return made
+
+    sliders = [
+        make(widgets.SelectionSlider, description=name, options=options, value=value, **named)
+        for name, options, value in zip(_REACH_NAMES, values, start, strict=True)
+    ]
+    picture = stack()
+    for slider, targets in zip(sliders, links, strict=True):
+        for target in targets:
+            make(Link, (slider, "index"), (target, "selected_index"))
+    head = make(widgets.HTML, value=f'<style>{_REACH_CSS}</style><div class="pw-reach">{_REACH_LEGEND}</div>', **plain)
+    return make(widgets.VBox, children=[head, *sliders, picture], **full)

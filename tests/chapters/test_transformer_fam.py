@@ -1,0 +1,138 @@
+"""The definitions of the TransformerFAM notebook, taken out of it and tested on tiny cases."""
+
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from chapters.definitions import load
+from paperwalk.models.fam import FAMConfig, TransformerFAM
+
+KEY, ASK, FIRST, IGNORED = 256, 257, 258, -100
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    known = {"KEY": KEY, "ASK": ASK, "FIRST": FIRST, "IGNORED": IGNORED, "device": torch.device("cpu")}
+    space = load("transformer_fam", **known).namespace
+    g = torch.Generator().manual_seed(0)
+    space["vocab_size"] = FIRST + space["p"].symbols
+    space["train_text"] = space["test_text"] = torch.randint(256, (5000,), generator=g)
+    space["folder"] = tmp_path_factory.mktemp("checkpoints")
+    space["adam"] = {}
+    return SimpleNamespace(**space)
+
+
+@pytest.mark.parametrize("T", [1, 5, 16, 21])
+@pytest.mark.parametrize(("M", "length"), [(0, 0), (0, 1), (2, 3), (1, 8)])
+def test_the_inline_loop_equals_the_library(notebook, T, M, length):
+    torch.manual_seed(0)
+    model = TransformerFAM(FAMConfig(30, 16, 2, 2, 32, 5, M, length)).double()
+    ids = torch.randint(30, (3, T))
+    torch.testing.assert_close(notebook.naive_fam(model, ids), model(ids)[0], atol=1e-10, rtol=0)
+
+
+def test_a_key_stands_once_in_the_first_block_and_is_asked_for_at_the_end(notebook):
+    b = notebook.p.block_size
+    ids, key = notebook.passkeys(50, 3, notebook.train_text, torch.Generator().manual_seed(1))
+    assert ids.shape == (50, 3 * b) and key.shape == (50, 2)
+    places = set()
+    for row, wanted in zip(ids, key):
+        at = (row == KEY).nonzero().flatten().tolist()
+        assert len(at) == 1 and at[0] + 2 < b and row[at[0] + 1 : at[0] + 3].tolist() == wanted.tolist()
+        assert row[-2] == ASK and row[-1] == wanted[0]
+        assert sum(token >= 256 for token in row.tolist()) == 5  # all else is text
+        places.add(at[0])
+    assert len(places) > 5
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_one_of_several_facts_is_asked_for(notebook, n):
+    ids, key = notebook.several(n)(40, 3, notebook.train_text, torch.Generator().manual_seed(1))
+    for row, wanted in zip(ids.tolist(), key.tolist()):
+        told = {row[3 * i + 1]: row[3 * i + 2] for i in range(n)}
+        assert row[: 3 * n : 3] == [KEY] * n and len(told) == n  # no name twice
+        assert row[-2] == ASK and wanted == [IGNORED, told[row[-1]]]
+    assert len({row[-1] for row in ids.tolist()}) > 3
+
+
+def test_a_state_passed_on_holds_one_row_without_gradient_or_segments(notebook):
+    torch.manual_seed(0)
+    model = TransformerFAM(FAMConfig(30, 16, 2, 2, 32, 5, 1, 3))
+    _, state = model(torch.randint(30, (4, 10)))
+    passed = notebook.for_rows(notebook.passed_on(state, 2), 4)
+    assert not passed.fam.requires_grad and passed.keys.shape[3] == 0 and passed.position == 0 and not passed.fresh
+    for row in range(4):
+        torch.testing.assert_close(passed.fam[:, row], state.fam[:, 2])
+    model(torch.randint(30, (4, 7)), passed)  # fits
+
+
+def test_the_fam_reads_with_weights_of_one(notebook):
+    torch.manual_seed(0)
+    model = TransformerFAM(FAMConfig(30, 16, 2, 2, 32, 5, 0, 3))
+    weights = notebook.fam_attention(model, torch.randint(30, (4, 5)))
+    assert weights.shape == (2, 4, 3, 5) and (weights > 0).all() and (weights.sum(3) < 1).all()  # the rest: itself
+
+
+def test_rolling_feeds_the_layer_above(notebook):
+    torch.manual_seed(0)
+    model = TransformerFAM(FAMConfig(30, 16, 2, 2, 32, 5, 0, 3))
+    rolled = notebook.Rolled(model.config)
+    rolled.load_state_dict(model.state_dict())
+    ids = torch.randint(30, (2, 10))
+    torch.testing.assert_close(rolled.hidden(ids[:, :5])[0], model.hidden(ids[:, :5])[0])
+    assert not torch.allclose(rolled.hidden(ids)[0][:, 5:], model.hidden(ids)[0][:, 5:])
+    torch.testing.assert_close(rolled.hidden(ids[:, :5])[1].fam[0], model.hidden(ids[:, :5])[1].fam[1])
+
+
+def test_gradients_come_nearest_first(notebook):
+    torch.manual_seed(0)
+    p = notebook.p
+    model = TransformerFAM(FAMConfig(notebook.vocab_size, 16, 2, 2, 32, p.block_size, 0, 3))
+    norms = notebook.gradient_by_distance(model, 4)
+    assert len(norms) == 3 and all(norm > 0 for norm in norms)
+
+
+def test_operations_are_those_of_the_matrix_products(notebook):
+    config = FAMConfig(10, 8, 3, 2, 12, 4, 2, 0)
+    token = 4 * 8 * 8 + 3 * 8 * 12 + 2 * 8 * (2 * 4 + 2.5)  # projections, feed-forward, keys and values
+    assert notebook.flops_a_token(config) == pytest.approx(2 * (3 * token + 8 * 10))
+    with_fam = FAMConfig(10, 8, 3, 2, 12, 4, 2, 2)
+    fam = 2 / 4 * (4 * 8 * 8 + 3 * 8 * 12 + 2 * 8 * (2 + 4)) + 2 * 8 * 2
+    assert notebook.flops_a_token(with_fam) == pytest.approx(2 * (3 * (token + fam) + 8 * 10))
+
+
+def test_training_learns_and_finished_arms_are_not_trained_again(notebook):
+    arm = notebook.Arm("test", steps=8, rsp_from=0.0)
+    model, log = notebook.trained(arm)
+    again, log_again = notebook.trained(arm)
+    assert len(log) == len(log_again) == 8 and 0 <= notebook.accuracy(model, 2) <= 1
+    for one, other in zip(model.parameters(), again.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_what_claims_are_judged_by(notebook):
+    space = notebook.derived.__globals__
+    p = space["p"]
+    halves = lambda early, late: [early] * p.book_blocks + [late] * 7 * p.book_blocks
+    space["by_block"] = {
+        f"book-{kind}-{M}": halves(9, 2 + M - (kind == "fam")) for kind in ("fam", "bswa") for M in (0, 1)
+    }
+    space["gradients"] = [math.exp(-0.5 * i) for i in range(6)]
+    space["norms"] = [float(i + 1) for i in range(10 * p.longest)]
+    m = defaultdict(float) | {
+        "at-10.fam": 0.96,
+        "at-10.shared": 0.8,
+        "at-10.segment": 0.5,
+        "at-10.xl": 0.04,
+        "at-2.xl": 0.3,
+    }
+    m |= {f"at-10.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
+    out = notebook.derived(m)
+    assert out["passkey.success"] == 0.5 and notebook.derived(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
+    assert out["passkey.best_baseline"] == 0.04 and out["gap.segment"] == pytest.approx(-0.3)
+    assert out["gap.longest-fam"] == pytest.approx(-0.1 * (len(p.fam_lengths) - 1))
+    assert out["gradient.log_slope"] == pytest.approx(-0.5) and out["norm.growth"] == pytest.approx(10)
+    assert out["book.gain-0"] == pytest.approx(1) and out["book.gain-1"] == pytest.approx(1)

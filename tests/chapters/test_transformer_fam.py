@@ -34,28 +34,79 @@ def test_the_inline_loop_equals_the_library(notebook, T, M, length):
     torch.testing.assert_close(notebook.naive_fam(model, ids), model(ids)[0], atol=1e-10, rtol=0)
 
 
-def test_a_key_stands_once_in_the_first_block_and_is_asked_for_at_the_end(notebook):
+@pytest.mark.parametrize("told", [1, 2])
+def test_a_key_stands_once_in_its_block_and_is_asked_for_at_the_end(notebook, told):
     b = notebook.p.block_size
-    ids, key = notebook.passkeys(50, 3, notebook.train_text, torch.Generator().manual_seed(1))
+    ids, key = notebook.passkeys(50, 3, notebook.train_text, torch.Generator().manual_seed(1), told)
     assert ids.shape == (50, 3 * b) and key.shape == (50, 2)
     places = set()
     for row, wanted in zip(ids, key):
         at = (row == KEY).nonzero().flatten().tolist()
-        assert len(at) == 1 and at[0] + 2 < b and row[at[0] + 1 : at[0] + 3].tolist() == wanted.tolist()
+        assert (
+            len(at) == 1
+            and (told - 1) * b <= at[0] < told * b - 2
+            and row[at[0] + 1 : at[0] + 3].tolist() == wanted.tolist()
+        )
         assert row[-2] == ASK and row[-1] == wanted[0]
         assert sum(token >= 256 for token in row.tolist()) == 5  # all else is text
         places.add(at[0])
     assert len(places) > 5
 
 
-@pytest.mark.parametrize("n", [1, 4])
-def test_one_of_several_facts_is_asked_for(notebook, n):
-    ids, key = notebook.several(n)(40, 3, notebook.train_text, torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("n", "told"), [(1, 1), (4, 1), (4, 2)])
+def test_one_of_several_facts_is_asked_for(notebook, n, told):
+    ids, key = notebook.several(n)(40, 3, notebook.train_text, torch.Generator().manual_seed(1), told)
     for row, wanted in zip(ids.tolist(), key.tolist()):
-        told = {row[3 * i + 1]: row[3 * i + 2] for i in range(n)}
-        assert row[: 3 * n : 3] == [KEY] * n and len(told) == n  # no name twice
-        assert row[-2] == ASK and wanted == [IGNORED, told[row[-1]]]
+        start = (told - 1) * notebook.p.block_size
+        facts = row[start : start + 3 * n]
+        told_of = dict(zip(facts[1::3], facts[2::3]))
+        assert facts[::3] == [KEY] * n and len(told_of) == n  # no name twice
+        assert row[-2] == ASK and wanted == [IGNORED, told_of[row[-1]]]
     assert len({row[-1] for row in ids.tolist()}) > 3
+
+
+def test_more_facts_than_a_block_holds_are_refused(notebook):
+    with pytest.raises(ValueError, match="facts = 6: must be at most 5"):
+        notebook.several(6)
+
+
+@pytest.mark.parametrize(("told", "idle"), [(1, [(1, 5)]), (2, [(2, 5)]), (4, [(1, 3), (4, 5)]), (5, [(1, 4)])])
+def test_the_penalty_is_on_blocks_without_a_key(notebook, told, idle):
+    torch.manual_seed(0)
+    b = notebook.p.block_size
+    model = TransformerFAM(FAMConfig(notebook.vocab_size, 16, 2, 2, 32, b, 0, 3))
+    ids = torch.randint(256, (4, 5 * b))
+    logits, change = notebook.read_in_stretches(model, ids, told)
+    torch.testing.assert_close(logits, model(ids)[0][:, -2:])
+    after = lambda n: model(ids[:, : n * b])[1].fam
+    expected = sum((after(j) - after(i)).square().sum((0, 2, 3)) / after(i).square().sum((0, 2, 3)) for i, j in idle)
+    torch.testing.assert_close(change, expected)
+
+
+def test_the_penalty_holds_the_memory_of_rmt_too(notebook):
+    model = notebook.new_model(notebook.Arm("rmt", "rmt"))
+    logits, change = notebook.read_in_stretches(model, torch.randint(256, (4, 3 * notebook.p.block_size)), 1)
+    assert logits.shape == (4, 2, notebook.vocab_size) and change.shape == (4,) and (change > 0).all()
+
+
+def test_bytes_kept_for_the_backward_pass(notebook):
+    linear = torch.nn.Linear(30, 20)
+    x = torch.randn(50, 30)
+    kept = notebook.bytes_kept(linear, x, lambda model, x: model(x).exp())
+    assert kept == 4 * (50 * 30 + 50 * 20)  # the input and exp's output, not the weight
+
+
+def test_the_penalty_rises_and_counts_in_the_loss(notebook):
+    arm = notebook.Arm("penalised", steps=10)
+    batches, model = notebook.schedule(arm, notebook.passkeys), notebook.new_model(arm)
+    weights = [batches(step)[0][3] for step in range(10)]
+    assert weights == pytest.approx([arm.penalty * min(1, max(0, 0.2 * step - 0.5)) for step in range(10)])
+    ids, key, told, weight, passes = batches(5)[0]
+    loss, count = notebook.answering(arm)(model, (ids, key, told, weight, passes))
+    without, _ = notebook.answering(arm)(model, (ids, key, told, 0.0, passes))
+    change = notebook.read_in_stretches(model, ids, told)[1]
+    assert count == key.numel()
+    torch.testing.assert_close(loss, without + weight * count * change.mean())
 
 
 def test_a_state_passed_on_holds_one_row_without_gradient_or_segments(notebook):
@@ -69,11 +120,27 @@ def test_a_state_passed_on_holds_one_row_without_gradient_or_segments(notebook):
     model(torch.randint(30, (4, 7)), passed)  # fits
 
 
-def test_the_fam_reads_with_weights_of_one(notebook):
+@pytest.mark.parametrize("start", [0, 10])
+def test_the_fam_reads_with_weights_of_one(notebook, start):
     torch.manual_seed(0)
     model = TransformerFAM(FAMConfig(30, 16, 2, 2, 32, 5, 0, 3))
-    weights = notebook.fam_attention(model, torch.randint(30, (4, 5)))
-    assert weights.shape == (2, 4, 3, 5) and (weights > 0).all() and (weights.sum(3) < 1).all()  # the rest: itself
+    weights = notebook.fam_attention(model, torch.randint(30, (4, 15)), start)
+    assert weights.shape == (2, 4, 3, 3 + 5) and (weights > 0).all()
+    torch.testing.assert_close(weights.sum(3), torch.ones(2, 4, 3))
+
+
+def test_shares_of_the_reading(notebook):
+    p = notebook.p
+    even = lambda model, ids, start: torch.full((2, len(ids), 3, 3 + p.block_size), 1 / (3 + p.block_size))
+    space = notebook.reading.__globals__
+    kept, space["fam_attention"] = space["fam_attention"], even
+    try:
+        on_key, idle, example = notebook.reading(SimpleNamespace(config=SimpleNamespace(fam_length=3)))
+    finally:
+        space["fam_attention"] = kept
+    assert on_key == pytest.approx([3 / (3 + p.block_size)] * 2)  # the key's three tokens
+    assert idle == pytest.approx([p.block_size / (3 + p.block_size)] * 2)
+    assert KEY in example["ids"] and len(example["ids"]) == p.block_size
 
 
 def test_rolling_feeds_the_layer_above(notebook):
@@ -120,19 +187,34 @@ def test_what_claims_are_judged_by(notebook):
     space["by_block"] = {
         f"book-{kind}-{M}": halves(9, 2 + M - (kind == "fam")) for kind in ("fam", "bswa") for M in (0, 1)
     }
-    space["gradients"] = [math.exp(-0.5 * i) for i in range(6)]
-    space["norms"] = [float(i + 1) for i in range(10 * p.longest)]
+    inside = lambda gradient, norms: {
+        "gradients": [math.exp(gradient * i) for i in range(6)],
+        "norms": norms,
+        "on_key": [0.1, 0.7],
+        "idle": [0.5, 0.2],
+    }
+    grows = [float(i + 1) for i in range(10 * p.longest)]
+    space["inside"] = {"fam": inside(-0.1, [2.0] * 10 * p.longest), "no-penalty": inside(-0.5, grows)}
+    space["windows"] = {"bswa-1": {}, "xl": {}}
     m = defaultdict(float) | {
         "at-10.fam": 0.96,
-        "at-10.shared": 0.8,
-        "at-10.segment": 0.5,
+        "at-5.shared": 0.8,
+        "at-5.segment": 0.5,
+        "at-5.no-penalty": 0.4,
+        "at-5.rsp": 0.5,
         "at-10.xl": 0.04,
-        "at-2.xl": 0.3,
+        "anywhere-1.xl": 0.3,
+        "anywhere-1.bswa-1": 0.2,
     }
-    m |= {f"at-10.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
+    m |= {f"at-5.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
+    m |= {f"facts.{max(p.facts)}-{max(p.fact_lengths)}": 0.9, f"facts.{max(p.facts)}-{min(p.fact_lengths)}": 0.6}
     out = notebook.derived(m)
     assert out["passkey.success"] == 0.5 and notebook.derived(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
     assert out["passkey.best_baseline"] == 0.04 and out["gap.segment"] == pytest.approx(-0.3)
-    assert out["gap.longest-fam"] == pytest.approx(-0.1 * (len(p.fam_lengths) - 1))
-    assert out["gradient.log_slope"] == pytest.approx(-0.5) and out["norm.growth"] == pytest.approx(10)
+    assert out["gap.xl"] == pytest.approx(0.1) and out["gap.rsp"] == pytest.approx(0.1)
+    assert out["gap.no-penalty"] == pytest.approx(-0.4) and out["gap.facts"] == pytest.approx(0.3)
+    assert out["facts.most"] == 0.9 and out["gap.longest-fam"] == pytest.approx(-0.1 * (len(p.fam_lengths) - 1))
+    assert out["gradient.log_slope"] == pytest.approx(-0.1) and out["norm.growth"] == pytest.approx(10)
+    assert out["gradient.log_slope-no-penalty"] == pytest.approx(-0.5) and out["norm.growth-penalised"] == 1
+    assert out["attention.on_key"] == 0.7 and out["attention.idle"] == 0.2  # of one layer
     assert out["book.gain-0"] == pytest.approx(1) and out["book.gain-1"] == pytest.approx(1)

@@ -265,3 +265,19 @@ def test_searchformer_player_plays_steps_and_ends(open_page, site):
     page.clock.run_for(120_000)
     assert shown() == (last, cells, path) and button.inner_text() == "Play"
     page.close()
+
+
+def test_reach_control_follows_its_sliders(open_page, site):
+    page = open_page()
+    page.goto(f"{site}/book/transformer_fam.html")
+    control = page.locator(".pw-reach").first
+    length, segments, fam = control.get_by_role("slider").all()
+    reached = lambda: [control.locator(f".pw-blocks b{kind}").count() for kind in ("", ".memory", ".fam")]
+    assert reached() == [24, 2, 21]  # two layers with one segment each, and what only the FAM carries
+    fam.press("Home")
+    assert reached() == [24, 2, 0]
+    segments.press("End")
+    assert reached() == [24, 8, 0]
+    length.press("Home")
+    assert reached() == [2, 1, 0]
+    page.close()

@@ -207,13 +207,13 @@ def test_what_claims_are_judged_by(notebook):
         "anywhere-1.bswa-1": 0.2,
     }
     m |= {f"at-5.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
-    m |= {f"facts.{max(p.facts)}-{max(p.fact_lengths)}": 0.9, f"facts.{max(p.facts)}-{min(p.fact_lengths)}": 0.6}
+    m |= {f"facts.{max(p.facts)}-{max(p.fact_lengths)}": 0.9}
     out = notebook.derived(m)
     assert out["passkey.success"] == 0.5 and notebook.derived(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
     assert out["passkey.best_baseline"] == 0.04 and out["gap.segment"] == pytest.approx(-0.3)
     assert out["gap.xl"] == pytest.approx(0.1) and out["gap.rsp"] == pytest.approx(0.1)
-    assert out["gap.no-penalty"] == pytest.approx(-0.4) and out["gap.facts"] == pytest.approx(0.3)
-    assert out["facts.most"] == 0.9 and out["gap.longest-fam"] == pytest.approx(-0.1 * (len(p.fam_lengths) - 1))
+    assert out["gap.no-penalty"] == pytest.approx(-0.4)
+    assert out["facts.most"] == 0.9 and out["gap.longest-fam"] == pytest.approx(-0.8)
     assert out["gradient.log_slope"] == pytest.approx(-0.1) and out["norm.growth"] == pytest.approx(10)
     assert out["gradient.log_slope-no-penalty"] == pytest.approx(-0.5) and out["norm.growth-penalised"] == 1
     assert out["attention.on_key"] == 0.7 and out["attention.idle"] == 0.2  # of one layer

@@ -174,6 +174,18 @@ def test_state_does_not_grow(M, F):
     assert len(sizes) == 1
 
 
+def test_a_million_tokens_stream_through_a_constant_state():
+    """And what comes after them is as finite, and as dependent on the text, as after the first thousand."""
+    model = make(memory_segments=1, fam_length=2, block_size=64).float()
+    g, state, sizes = torch.Generator().manual_seed(0), None, set()
+    with torch.inference_mode():
+        for _ in range(64):
+            logits, state = model(torch.randint(V, (1, 2**14), generator=g), state)
+            sizes.add(sum(tensor.numel() for tensor in (state.fam, state.keys, state.values)))
+    assert state.position == 2**20 and len(sizes) == 1
+    assert logits.isfinite().all() and logits.std(1).min() > 0.01
+
+
 def test_a_constant_offset_of_positions_changes_nothing():
     model = make()
     ids = torch.randint(V, (2, 23))

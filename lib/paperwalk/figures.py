@@ -527,43 +527,30 @@ def _search_widget(digest, size, start, goal, walls, events, plan, alt) -> widge
     )
 
 
-# The reach control. Both faces show the same row of blocks, the last of which asks.
+# Controls with sliders over pictures that are HTML: the picture of every choice is made beforehand.
 
-_REACH_CSS = (
-    f"""
-.pw-reach {{ --own: {PALETTE["orange"]}; --memory: {PALETTE["sky"]}; --fam: {PALETTE["green"]}; }}
+_SLIDERS_CSS = """
+.pw-sliders { margin: 0; }
+.pw-sliders label { display: flex; flex-wrap: wrap; align-items: center; gap: .2em .8em; margin: .3em 0; }
+.pw-sliders input { flex: 1 1 12em; max-width: 24em; min-width: 0; }
+.pw-sliders .pw-name { flex: 0 1 17em; }
+.pw-sliders output { font-variant-numeric: tabular-nums; font-weight: bold; }
+.pw-sliders p { margin: .4em 0; font-variant-numeric: tabular-nums; }
+.pw-sliders [hidden] { display: none; }
 """
-    + """
-.pw-reach { --none: #e4e8ed; --ink: #1b1f24; margin: 0; }
-html[data-theme="dark"] .pw-reach, body[data-jp-theme-light="false"] .pw-reach { --none: #333c47; --ink: #eef1f5; }
-.pw-reach .pw-blocks { display: flex; flex-wrap: wrap; gap: 3px; margin: .6em 0; }
-.pw-reach .pw-blocks b { width: 1.35em; height: 1.35em; border-radius: .2em; background: var(--none); }
-.pw-reach .own { background: var(--own) !important; }
-.pw-reach .memory { background: var(--memory) !important; }
-.pw-reach .fam { background: var(--fam) !important; }
-.pw-reach label { display: flex; flex-wrap: wrap; align-items: center; gap: .2em .8em; margin: .3em 0; }
-.pw-reach input { flex: 1 1 12em; max-width: 24em; min-width: 0; }
-.pw-reach .pw-name { flex: 0 1 17em; }
-.pw-reach output { font-variant-numeric: tabular-nums; font-weight: bold; }
-.pw-reach p { margin: .4em 0; font-variant-numeric: tabular-nums; }
-.pw-reach i { display: inline-block; width: 1em; height: 1em; margin: 0 .4em 0 .9em; border-radius: .2em;
-  vertical-align: -.12em; }
-.pw-reach [hidden] { display: none; }
-"""
-)
 
-_REACH_SCRIPT = """
+_SLIDERS_SCRIPT = """
 (() => {
-  const { id, lengths, segments, fams, frames } = DATA, root = document.getElementById(id);
+  const { id, values, frames } = DATA, root = document.getElementById(id);
   const inputs = [...root.querySelectorAll("input")], outputs = [...root.querySelectorAll("output")];
-  const picture = root.querySelector(".pw-picture"), values = [lengths, segments, fams];
+  const picture = root.querySelector(".pw-picture");
   function show() {
     const chosen = inputs.map((input) => Number(input.value));
     chosen.forEach((at, i) => {
       outputs[i].textContent = values[i][at];
       inputs[i].setAttribute("aria-valuetext", values[i][at]);
     });
-    picture.innerHTML = frames[chosen[0]][chosen[1]][chosen[2]];
+    picture.innerHTML = chosen.reduce((inner, at) => inner[at], frames);
   }
   for (const input of inputs) input.addEventListener("input", show);
   root.querySelector("[hidden]").hidden = false;
@@ -571,7 +558,103 @@ _REACH_SCRIPT = """
 })();
 """
 
+
+def _sliders(kind, css, names, values, start, picture, legend, alt) -> Display:
+    """A control with a slider for each name over its values; picture(*chosen) is the HTML of a choice.
+
+    kind: class of the control, to which css belongs; start: values shown first; legend: HTML below the picture.
+    Raises ValueError for a start that is not among the values.
+    """
+    for name, allowed, value in zip(names, values, start, strict=True):
+        if value not in allowed:
+            raise ValueError(f"start: {name} = {value!r}: must be one of {list(allowed)}")
+
+    def frames(chosen=()):
+        rest = values[len(chosen)]
+        inner = picture if len(chosen) + 1 == len(values) else lambda *chosen: frames(chosen)
+        return tuple(inner(*chosen, value) for value in rest)
+
+    places = tuple(allowed.index(value) for allowed, value in zip(values, start, strict=True))
+    values = tuple(tuple(allowed) for allowed in values)
+    return _control(_sliders_widget, _sliders_page, kind, css, tuple(names), values, places, frames(), legend, alt)
+
+
+def _chosen(frames, places):
+    for place in places:
+        frames = frames[place]
+    return frames
+
+
+def _sliders_page(digest, kind, css, names, values, start, frames, legend, alt) -> str:
+    """The control as HTML with its pictures and script inside."""
+    data = {"id": f"{kind}-{digest}", "values": values, "frames": frames}
+    sliders = "".join(
+        f'<label><span class="pw-name">{name}</span><input type="range" min="0" max="{len(allowed) - 1}" step="1" '
+        f'value="{place}"><output></output></label>'
+        for name, allowed, place in zip(names, values, start, strict=True)
+    )
+    return (
+        f'<div class="pw-sliders {kind}" id="{kind}-{digest}" role="group" aria-label="{html.escape(alt)}">'
+        f"<style>{_SLIDERS_CSS}{css}</style><div hidden>{sliders}</div>"
+        f'<div class="pw-picture" aria-live="polite">{_chosen(frames, start)}</div>{legend}'
+        f"<script>{_SLIDERS_SCRIPT.replace('DATA', _json(data))}</script></div>"
+    )
+
+
+@cache
+def _sliders_widget(digest, kind, css, names, values, start, frames, legend, alt) -> widgets.VBox:
+    """The control as widgets, whose links need no kernel."""
+    make = _maker(digest)
+    full = {"layout": make(widgets.Layout, width="auto")}
+    plain = {**full, "style": make(HTMLStyle)}
+    named = {**full, "style": make(widgets.SliderStyle, description_width="17em")}
+    links = tuple([] for _ in names)
+
+    def stack(frames, depth=0):
+        """A picture when all sliders are set, else a stack over the next slider's values."""
+        if depth == len(names):
+            return make(widgets.HTML, value=f'<div class="pw-sliders {kind}">{frames}</div>', **plain)
+        children = [stack(inner, depth + 1) for inner in frames]
+        made = make(widgets.Stack, children=children, selected_index=start[depth], **full)
+        links[depth].append(made)
+        return made
+
+    sliders = [
+        make(widgets.SelectionSlider, description=name, options=allowed, value=allowed[place], **named)
+        for name, allowed, place in zip(names, values, start, strict=True)
+    ]
+    picture = stack(frames)
+    for slider, targets in zip(sliders, links, strict=True):
+        for target in targets:
+            make(Link, (slider, "index"), (target, "selected_index"))
+    head = f'<style>{_SLIDERS_CSS}{css}</style><div class="pw-sliders {kind}">{legend}</div>'
+    return make(widgets.VBox, children=[make(widgets.HTML, value=head, **plain), *sliders, picture], **full)
+
+
+# The reach control: a row of blocks, the last of which asks.
+
+_REACH_CSS = (
+    f"""
+.pw-reach {{ --own: {PALETTE["orange"]}; --memory: {PALETTE["sky"]}; --fam: {PALETTE["green"]}; --none: #e4e8ed; }}
+"""
+    + """
+html[data-theme="dark"] .pw-reach, body[data-jp-theme-light="false"] .pw-reach { --none: #333c47; }
+.pw-reach .pw-blocks { display: flex; flex-wrap: wrap; gap: 3px; margin: .6em 0; }
+.pw-reach .pw-blocks b { width: 1.35em; height: 1.35em; border-radius: .2em; background: var(--none); }
+.pw-reach .own { background: var(--own) !important; }
+.pw-reach .memory { background: var(--memory) !important; }
+.pw-reach .fam { background: var(--fam) !important; }
+.pw-reach i { display: inline-block; width: 1em; height: 1em; margin: 0 .4em 0 .9em; border-radius: .2em;
+  vertical-align: -.12em; }
+"""
+)
+
 _REACH_NAMES = ("blocks read so far", "M: memory segments", "F: vectors of the FAM")
+
+_REACH_LEGEND = (
+    '<p><i class="own"></i>own block<i class="memory"></i>memory segments, M a layer'
+    '<i class="fam"></i>FAM<i style="background: var(--none)"></i>out of reach</p>'
+)
 
 
 def reach_control(lengths, segments, fams, n_layers, start, alt) -> Display:
@@ -581,12 +664,9 @@ def reach_control(lengths, segments, fams, n_layers, start, alt) -> Display:
     M segments in each of so many layers reach n_layers * M blocks back. start: (length, M, F) shown first; alt:
     says what the control shows. Raises ValueError for a start that is not among the values.
     """
-    for name, values, value in zip(("length", "M", "F"), (lengths, segments, fams), start, strict=True):
-        if value not in values:
-            raise ValueError(f"start: {name} = {value}: must be one of {list(values)}")
-    return _control(
-        _reach_widget, _reach_page, tuple(lengths), tuple(segments), tuple(fams), n_layers, tuple(start), alt
-    )
+    values = lengths, segments, fams
+    picture = lambda blocks, memory, fam: _reach(blocks, memory, fam, n_layers)
+    return _sliders("pw-reach", _REACH_CSS, _REACH_NAMES, values, start, picture, _REACH_LEGEND, alt)
 
 
 def _reach(blocks, memory, fam, n_layers) -> str:
@@ -600,56 +680,43 @@ def _reach(blocks, memory, fam, n_layers) -> str:
     return f'<div class="pw-blocks" aria-hidden="true">{row}</div><p>{counts}</p>'
 
 
-_REACH_LEGEND = (
-    '<p><i class="own"></i>own block<i class="memory"></i>memory segments, M a layer'
-    '<i class="fam"></i>FAM<i style="background: var(--none)"></i>out of reach</p>'
-)
+# The filter control: translations of a sentence, of which those above a threshold pass.
+
+_FILTER_CSS = """
+.pw-filter table { width: 100%; border-collapse: collapse; margin: .4em 0; }
+.pw-filter td, .pw-filter th { padding: .15em .5em; text-align: left; vertical-align: top; }
+.pw-filter td + td + td, .pw-filter th + th + th { text-align: right; font-variant-numeric: tabular-nums; }
+.pw-filter .out { opacity: .5; }
+.pw-filter .out td:nth-child(2) { text-decoration: line-through; }
+"""
 
 
-def _reach_page(digest, lengths, segments, fams, n_layers, start, alt) -> str:
-    """The control as HTML with its pictures and script inside."""
-    frames = [[[_reach(blocks, M, f, n_layers) for f in fams] for M in segments] for blocks in lengths]
-    data = {"id": f"pw-reach-{digest}", "lengths": lengths, "segments": segments, "fams": fams, "frames": frames}
-    sliders = "".join(
-        f'<label><span class="pw-name">{name}</span><input type="range" min="0" max="{len(values) - 1}" step="1" '
-        f'value="{values.index(value)}"><output></output></label>'
-        for name, values, value in zip(_REACH_NAMES, (lengths, segments, fams), start, strict=True)
-    )
-    return (
-        f'<div class="pw-reach" id="pw-reach-{digest}" role="group" aria-label="{html.escape(alt)}">'
-        f"<style>{_REACH_CSS}</style><div hidden>{sliders}</div>"
-        f'<div class="pw-picture" aria-live="polite">{_reach(*start, n_layers)}</div>{_REACH_LEGEND}'
-        f"<script>{_REACH_SCRIPT.replace('DATA', _json(data))}</script></div>"
-    )
+def filter_control(sentences, taus, start, alt) -> Display:
+    """Show which translations of a sentence pass a threshold, with sliders for the sentence, the reward and tau.
+
+    sentences: dicts of `source`, `texts` (its translations), `human` (which of them are a person's), `rewards`
+    (name -> one number each) and `gold` (one number each: chrF against the person's). taus: thresholds. start:
+    (number of the sentence from 1, name of the reward, tau); alt: says what the control shows. Raises ValueError for
+    a start that is not among the values.
+    """
+    values = range(1, len(sentences) + 1), list(sentences[0]["rewards"]), taus
+    picture = lambda number, reward, tau: _filtered(sentences[number - 1], reward, tau)
+    return _sliders("pw-filter", _FILTER_CSS, ("sentence", "reward", "τ"), values, start, picture, "", alt)
 
 
-@cache
-def _reach_widget(digest, lengths, segments, fams, n_layers, start, alt) -> widgets.VBox:
-    """The control as widgets, whose links need no kernel."""
-    make = _maker(digest)
-    full = {"layout": make(widgets.Layout, width="auto")}
-    plain = {**full, "style": make(HTMLStyle)}
-    named = {**full, "style": make(widgets.SliderStyle, description_width="17em")}
-    links, values = ([], [], []), (lengths, segments, fams)
-
-    def stack(chosen=()):
-        """A picture when all sliders are set, else a stack over the next slider's values."""
-        depth = len(chosen)
-        if depth == 3:
-            inner = f'<div class="pw-reach">{_reach(*chosen, n_layers)}</div>'
-            return make(widgets.HTML, value=inner, **plain)
-        children = [stack((*chosen, value)) for value in values[depth]]
-        made = make(widgets.Stack, children=children, selected_index=values[depth].index(start[depth]), **full)
-        links[depth].append(made)
-        return made
-
-    sliders = [
-        make(widgets.SelectionSlider, description=name, options=options, value=value, **named)
-        for name, options, value in zip(_REACH_NAMES, values, start, strict=True)
-    ]
-    picture = stack()
-    for slider, targets in zip(sliders, links, strict=True):
-        for target in targets:
-            make(Link, (slider, "index"), (target, "selected_index"))
-    head = make(widgets.HTML, value=f'<style>{_REACH_CSS}</style><div class="pw-reach">{_REACH_LEGEND}</div>', **plain)
-    return make(widgets.VBox, children=[head, *sliders, picture], **full)
+def _filtered(sentence, reward, tau) -> str:
+    """One picture: the translations by falling reward, struck out where they do not lie strictly above tau."""
+    rewards, gold = sentence["rewards"][reward], sentence["gold"]
+    lines, passed = [], []
+    for i in sorted(range(len(rewards)), key=lambda i: -rewards[i]):
+        passes = rewards[i] > tau
+        passed += [gold[i]] * (passes and not sentence["human"][i])
+        text = html.escape(sentence["texts"][i])
+        who, score = ("person", "") if sentence["human"][i] else ("sample", f"{gold[i]:.0f}")
+        cells = f"<td>{who}</td><td>{text}</td><td>{rewards[i]:.2f}</td><td>{score}</td>"
+        lines.append(f'<tr class="{"in" if passes else "out"}">{cells}</tr>')
+    drawn = [score for score, human in zip(gold, sentence["human"], strict=True) if not human]
+    mean = f", mean chrF {sum(passed) / len(passed):.0f}" if passed else ""
+    said = f"{len(passed)} of {len(drawn)} samples pass{mean}; all samples: {sum(drawn) / len(drawn):.0f}"
+    head = "<tr><th>by</th><th>translation</th><th>reward</th><th>chrF</th></tr>"
+    return f"<p><em>{html.escape(sentence['source'])}</em></p><table>{head}{''.join(lines)}</table><p>{said}</p>"

@@ -72,5 +72,5 @@ def test_live_sliders_choose_the_picture_without_a_kernel():
 
 
 def test_a_start_that_is_not_offered_is_refused():
-    with pytest.raises(ValueError, match="M = 1: must be one of"):
+    with pytest.raises(ValueError, match="memory segments = 1: must be one of"):
         control(start=(9, 1, 4))

@@ -54,14 +54,14 @@ def load(source: str) -> list[Pair]:
         pairs = _hugging_face(*rest)
     else:
         allowed = "'catalogues', 'files:SOURCE:TARGET' or 'hf:NAME:SPLIT:SOURCE:TARGET'"
-        raise CorpusError(f"pairs = {source!r}: must be {allowed}")
+        raise CorpusError(f"corpus = {source!r}: must be {allowed}")
     first = {}
     for pair in pairs:
         pair = Pair(clean(pair.source), clean(pair.target))
         if is_sentence(pair):
             first.setdefault(pair.digest, pair)
     if not first:
-        raise CorpusError(f"pairs = {source!r}: holds no pair of sentences of {WORDS[0]} to {WORDS[1]} words")
+        raise CorpusError(f"corpus = {source!r}: holds no pair of sentences of {WORDS[0]} to {WORDS[1]} words")
     return list(first.values())
 
 
@@ -220,10 +220,10 @@ def _files(source, target):
     try:
         sides = [path.read_text(encoding="utf-8").splitlines() for path in (source, target)]
     except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"pairs = 'files:{source}:{target}': both must be UTF-8 text files ({error})") from error
+        raise CorpusError(f"corpus = 'files:{source}:{target}': both must be UTF-8 text files ({error})") from error
     if len(sides[0]) != len(sides[1]):
         lines = " and ".join(str(len(side)) for side in sides)
-        raise CorpusError(f"pairs = 'files:{source}:{target}': have {lines} lines; must have equally many")
+        raise CorpusError(f"corpus = 'files:{source}:{target}': have {lines} lines; must have equally many")
     return [Pair(*pair) for pair in zip(*sides)]
 
 

@@ -69,9 +69,9 @@ def test_thresholds_are_those_of_the_whole_grow_not_of_what_passed(notebook):
 
 def test_a_constant_reward_is_refused_and_the_data_stay(notebook):
     data = grown(notebook, [0.4, 0.4, 0.4])
-    with pytest.raises(ValueError, match="all are 0.4; no threshold"):
+    with pytest.raises(ValueError, match=r"all are 0\.4; no threshold"):
         data.taus([0.0, 0.5])
-    with pytest.raises(ValueError, match="tau = 0.4: nothing passes; the largest reward is 0.4"):
+    with pytest.raises(ValueError, match=r"tau = 0\.4: nothing passes; the largest reward is 0\.4"):
         data.above(0.4)
     assert len(data.sources) == 3 and data.reward.tolist() == [0.4] * 3
 
@@ -331,8 +331,8 @@ def test_the_divergence_is_nought_from_itself_and_positive_otherwise(notebook):
 def test_survival_counts_people_above_each_threshold(notebook):
     notebook.p.thresholds = [0.0, 0.5]
     data = grown(notebook, [0, 10, 20, 30, 40, 50], human=[True, False, True, False, True, False])
-    figures = notebook.survival(data)  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
-    assert figures == {"survive.i1": 1 / 3, "passing-human.i1": 0.5, "survive.i2": 0.0, "passing-human.i2": 0.0}
+    figures = notebook.survival("a", data)  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
+    assert figures == {"survive-a.i1": 1 / 3, "passing-human-a.i1": 0.5, "survive-a.i2": 0, "passing-human-a.i2": 0}
 
 
 def test_a_grows_data_are_written_whole_or_not_at_all(notebook, tmp_path):

@@ -66,5 +66,5 @@ def test_page_and_widget_offer_every_choice():
 
 
 def test_a_start_that_is_not_offered_is_refused():
-    with pytest.raises(ValueError, match="τ = 0.3: must be one of"):
+    with pytest.raises(ValueError, match=r"τ = 0\.3: must be one of"):
         control((1, "quality", 0.3))

@@ -37,12 +37,18 @@ def work_dir(chapter: str, profile: str, seed: int, root=None) -> Path:
 def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
     """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
 
-    Another value, or another line of measuring code in the notebook or of kernels, models and training in the library,
-    means another folder: a run never goes on from a stranger's checkpoint.
+    Another value, or another line of measuring code in the notebook or of kernels, models, training and generation in
+    the library, means another folder: a run never goes on from a stranger's checkpoint.
     """
     identity = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
     library = Path(__file__).parents[1]
-    for file in sorted([*library.glob("kernels/**/*.py"), *library.glob("models/*.py"), library / "training.py"]):
+    for file in sorted(
+        [
+            *library.glob("kernels/**/*.py"),
+            *library.glob("models/*.py"),
+            *map(library.joinpath, ("training.py", "generation.py")),
+        ]
+    ):
         identity += file.read_text(encoding="utf-8")
     folder = work_dir(chapter, parameters["profile"], parameters["seed"], root)
     folder /= f"checkpoints-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

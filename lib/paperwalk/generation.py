@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from paperwalk.models.seq2seq import Seq2Seq
 
 METHODS = ("greedy", "sample", "beam")
-COMPACT_AT = 0.75  # ended rows leave the batch when this share of it, or less, is left
-CACHE_STEP = 64  # tokens by which the cache grows: one with little room to spare is read faster, and reordered
+COMPACT_AT = 0.9  # ended rows leave the batch when this share of it, or less, is left
+SHARE_UNTIL = 0.6  # a prompt's rows go separate ways when this share of those kept together is live, or less
+CACHE_STEP = 16  # least tokens by which the cache grows: one with little room to spare is read and reordered faster
 
 
 def generate(
@@ -183,7 +184,8 @@ class _Prefixes:
             self.ids = self.ids[rows]
 
     def _grow(self):
-        old, self.cache = self.cache, self.model.new_cache(self.cache.batch, self.cache.capacity + CACHE_STEP)
+        old, room = self.cache, max(CACHE_STEP, self.cache.capacity // 4)
+        self.cache = self.model.new_cache(old.batch, old.capacity + room)
         self.cache.keys[:, :, :, : old.length] = old.keys
         self.cache.values[:, :, :, : old.length] = old.values
         self.cache.length = old.length
@@ -224,14 +226,20 @@ def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
 
 
 def _compact(prefixes, grid, ended):
-    """Let ended rows leave the batch, as far as every prompt that stays keeps equally many -> the new grid and
-    the places that its rows had in the batch."""
+    """Let ended rows leave the batch -> the new grid and the places that its rows had in the batch.
+
+    As long as it pays, every prompt that stays keeps equally many rows, which share what is kept of it, and some
+    ended rows stay with them; then each row gets a copy of its own and is a prompt by itself.
+    """
     B, N = grid.shape
     live = ~ended[grid]  # (B, N)
     prompts = live.any(1).nonzero().squeeze(1)
     width = int(live.sum(1).max())
     order = live[prompts].int().argsort(dim=1, descending=True, stable=True)[:, :width]  # live rows first
     kept = (prompts[:, None] * N + order).flatten()
+    if N > 1 and int(live.sum()) <= SHARE_UNTIL * len(kept):
+        prompts, width = live.nonzero()[:, 0], 1
+        kept = live.flatten().nonzero().squeeze(1)
     if len(kept) <= COMPACT_AT * grid.numel():
         prefixes.reorder(kept, prompts)
         return grid.flatten()[kept].view(-1, width), kept

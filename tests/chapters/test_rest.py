@@ -158,11 +158,14 @@ def test_gold_weighs_a_tokens_gradient_by_its_probability(notebook):
 
 def test_batches_show_every_row_once_before_any_comes_again(notebook):
     notebook.p.batch = 4
-    rows = [torch.full((1 + i % 5,), i) for i in range(20)]
-    batches = notebook.batches_of(rows, rows, 0)
-    seen = [int(target[0]) for step in range(5) for target in batches(step)[0][1]]
+    texts = [f"{'a' * (1 + i % 5)} {i}" for i in range(20)]
+    batches = notebook.batches_of(texts, texts, 0, weights=range(20))
+    seen = [int(weight) for step in range(5) for weight in batches(step)[0][2]]
     assert sorted(seen) == list(range(20)) and seen != list(range(20))
-    assert all(torch.equal(batches(7)[0][1], batches(7)[0][1]) for _ in range(2))
+    source, target, weight = batches(7)[0]
+    shown = notebook.decode([row[row != notebook.PAD] for row in target])
+    assert shown == [texts[int(i)] for i in weight] and torch.equal(source, target)
+    assert torch.equal(batches(7)[0][2], weight)
 
 
 # Judges

@@ -281,3 +281,23 @@ def test_reach_control_follows_its_sliders(open_page, site):
     length.press("Home")
     assert reached() == [2, 1, 0]
     page.close()
+
+
+def test_filter_control_strikes_out_what_does_not_pass(open_page, site):
+    page = open_page()
+    page.goto(f"{site}/book/rest.html")
+    control = page.locator(".pw-filter").first
+    sentence, reward, tau = control.get_by_role("slider").all()
+    struck = lambda: [control.locator(f"tr.{kind}").count() for kind in ("in", "out")]
+    start, source = struck(), control.locator("em").inner_text()
+    assert sum(start) > 5 and start[1] > 0
+    tau.press("Home")
+    low = struck()
+    tau.press("End")
+    high = struck()
+    assert low[0] > start[0] > high[0] and sum(low) == sum(high) == sum(start)
+    reward.press("End")
+    assert sum(struck()) == sum(start)  # other rewards of the same translations
+    sentence.press("End")
+    assert control.locator("em").inner_text() != source
+    page.close()

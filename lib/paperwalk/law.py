@@ -209,7 +209,7 @@ def _judges():
 
 
 def _licences():
-    """Licences in English and other contracts: name, owner, the beginning of the text and the clause on governing law."""
+    """Licences and other contracts in English: name, owner, the clause on governing law, the beginning of the text."""
     import yaml
 
     records, loader = [], getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -347,7 +347,7 @@ def check_published(rows: list[dict]) -> list[dict]:
     pairs = {(row["Question ID"], row["Model"]) for row in answers}
     if len(answers) != 400 or len(asked) != 100 or len(pairs) != 400:
         raise CorpusError(
-            f"{PUBLISHED}: {len(rows)} rows hold {len(answers)} answers to {len(asked)} questions; must be 400 answers, "
-            "by four tools to each of 100 questions"
+            f"{PUBLISHED}: {len(rows)} rows hold {len(answers)} answers to {len(asked)} questions; must be 400 "
+            "answers, by four tools to each of 100 questions"
         )
     return answers

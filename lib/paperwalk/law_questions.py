@@ -17,9 +17,9 @@ from paperwalk.corpora import CorpusError
 
 @dataclass(frozen=True)
 class Question:
-    """answer: the kind of value that is asked for (year, place, provision, owner, name, citation); keys: accepted values,
-    none where the premise is false; subject: id of the record that holds them; twin: of a false premise, the id of the
-    question that is put alike and has an answer."""
+    """answer: the kind of value that is asked for (year, place, provision, owner, name, citation); keys: accepted
+    values, none where the premise is false; subject: id of the record that holds them; twin: of a false premise, the id
+    of the question that is put alike and has an answer."""
 
     id: str
     template: str

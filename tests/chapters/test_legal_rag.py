@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import cohen_kappa_score
+from tests.chapters import definitions
 
 from paperwalk import law, law_questions, runs
-from tests.chapters import definitions
 
 
 @pytest.fixture(scope="module")
@@ -227,11 +227,18 @@ def test_oracle_parrot_and_refuser_are_graded_as_the_definitions_demand(d, quest
     assert set(grades(lambda q: d.Answer("", error="HTTP 500"), true)) == {"incomplete"}
 
 
-PLANTED = {
-    "fabricated case": 1.0, "right case, wrong proposition": 1.0, "wrong jurisdiction": 1.0, "superseded authority": 1.0,
-    "party taken for the forum": 1.0, "fictional judge": 1.0, "false premise accepted": 1.0, "wrong value": 0.95,
-    "denied": 0.95, "misquotation": 0.95,
-}  # fmt: skip
+PLANTED = {  # share that must be caught
+    "fabricated case": 1.0,
+    "right case, wrong proposition": 1.0,
+    "wrong jurisdiction": 1.0,
+    "superseded authority": 1.0,
+    "party taken for the forum": 1.0,
+    "fictional judge": 1.0,
+    "false premise accepted": 1.0,
+    "wrong value": 0.95,
+    "denied": 0.95,
+    "misquotation": 0.95,
+}
 
 
 @pytest.mark.parametrize("kind", PLANTED)

@@ -301,3 +301,19 @@ def test_filter_control_strikes_out_what_does_not_pass(open_page, site):
     sentence.press("End")
     assert control.locator("em").inner_text() != source
     page.close()
+
+
+def test_answers_control_shows_every_system_on_every_question(open_page, site):
+    page = open_page()
+    page.goto(f"{site}/book/legal_rag.html")
+    control = page.locator(".pw-answers").first
+    (number,) = control.get_by_role("slider").all()
+    seen = set()
+    number.press("Home")
+    for _ in range(1 + int(number.get_attribute("max"))):
+        assert control.locator("dt").count() >= 6 and control.locator("dd").count() == 2 * control.locator("dt").count()
+        assert all(any(sign in said for sign in "✔◐✘?") for said in control.locator("dt").all_inner_texts())
+        seen.add(control.locator("em").inner_text())
+        number.press("ArrowRight")
+    assert len(seen) > 5
+    page.close()

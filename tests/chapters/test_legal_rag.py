@@ -16,7 +16,8 @@ from paperwalk import law, law_questions, runs
 
 @pytest.fixture(scope="module")
 def d():
-    return definitions.load("legal_rag", QUERIES=202)
+    plan = yaml.safe_load((runs.ROOT / "book" / "legal_rag" / "questions.yml").read_text(encoding="utf-8"))
+    return definitions.load("legal_rag", QUERIES=202, PLAN=plan)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ SEEDS ?= 1
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: book test run gpu serve lint clean
+.PHONY: book test run gpu bench serve lint clean
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -23,6 +23,9 @@ run: .venv/installed
 
 gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
+
+bench: .venv/installed
+	for one in mask loss generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from paperwalk.kernels.goldfish_mask import STRATEGIES, goldfish_mask, naive
+from paperwalk.kernels.goldfish_mask import COMPILED_FROM, STRATEGIES, goldfish_mask, naive, numba_impl, torch_impl
 
 SHAPES = [(1, 1), (1, 63), (3, 100), (2, 2000)]
 
@@ -19,6 +19,25 @@ def test_equals_naive(shape, k, h, strategy):
     reference = {"hash": naive.hash_mask, "static": naive.static_mask, "released-hash": naive.released_mask}
     expected = torch.tensor([reference[strategy](row, k, h) for row in ids.tolist()])
     assert torch.equal(goldfish_mask(ids, k, h, strategy), expected)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (3, 13), (3, 14), (2, 100), (2, numba_impl.PIECE + 13), (1, 3 * numba_impl.PIECE + 50), (0, 40), (2, 0)],
+)
+@pytest.mark.parametrize("k, h", [(2, 1), (4, 13), (128, 50)])
+def test_compiled_form_gives_the_same_mask_whatever_the_tokens(shape, k, h):
+    ids = torch.randint(-(2**62), 2**62, shape, generator=torch.Generator().manual_seed(0))
+    ids[..., ::3] %= 50_000
+    assert torch.equal(numba_impl.hash_mask(ids, k, h), torch_impl.hash_mask(ids, k, h))
+
+
+@pytest.mark.parametrize("more", [-1, 0])
+def test_both_sides_of_the_size_from_which_the_compiled_form_is_taken(more):
+    ids = torch.randint(50_000, (COMPILED_FROM + more,))
+    expected = torch.tensor(naive.hash_mask(ids.tolist(), 4, 13))
+    assert torch.equal(goldfish_mask(ids, 4, 13), expected)
+    assert torch.equal(goldfish_mask(ids.to(torch.int32).reshape(1, 1, -1), 4, 13)[0, 0], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])

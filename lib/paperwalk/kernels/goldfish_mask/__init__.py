@@ -5,6 +5,7 @@ import torch
 from .torch_impl import MASKS
 
 STRATEGIES = tuple(MASKS)
+COMPILED_FROM = 1 << 15  # ids of a CPU tensor: below, starting the compiled form's threads costs more than it saves
 
 
 def goldfish_mask(ids: torch.Tensor, k: int, h: int = 13, strategy: str = "hash") -> torch.Tensor:
@@ -40,4 +41,15 @@ def goldfish_mask(ids: torch.Tensor, k: int, h: int = 13, strategy: str = "hash"
             raise ValueError(f"{name} = {value!r}: must be a whole number of at least {least}")
     if strategy not in MASKS:
         raise ValueError(f"strategy = {strategy!r}: must be one of {', '.join(STRATEGIES)}")
-    return MASKS[strategy](ids.long(), k, h)
+    return _form(ids, strategy)(ids.long(), k, h)
+
+
+def _form(ids, strategy):
+    """The fastest form of a strategy for these ids; all forms of one give the same mask."""
+    if strategy == "hash" and ids.is_cuda:
+        from .triton_impl import hash_mask
+    elif strategy == "hash" and ids.device.type == "cpu" and ids.numel() >= COMPILED_FROM:
+        from .numba_impl import hash_mask
+    else:
+        hash_mask = MASKS[strategy]
+    return hash_mask

@@ -1,0 +1,165 @@
+"""Ours and its peers side by side: equality first, then times in turn, peak memory in a fresh process each, a CSV."""
+
+import csv
+import ctypes
+import gc
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).with_name("results")
+COLUMNS = "operation case implementation p20_ms p50_ms p80_ms ratio peak_mb rounds".split()
+COLUMNS += "device threads versions date commit".split()
+
+
+class Unequal(AssertionError):
+    """An implementation gives another result than the reference: nothing of it is timed."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One operation at one size.
+
+    make() builds the inputs; implementations: name -> function of them, ours first; check(name, result, reference):
+    raises Unequal where a result is not the first implementation's. ratios compare with ours: above 1, ours is faster.
+    """
+
+    operation: str
+    case: str
+    make: Callable[[], tuple]
+    implementations: dict[str, Callable]
+    check: Callable[[str, object, object], None]
+    rounds: int = 9
+
+
+def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None) -> list[dict]:
+    """Check, time and write one contest; its rows."""
+    inputs = contest.make()
+    ours, *_ = contest.implementations
+    reference = contest.implementations[ours](*inputs)
+    for name, implementation in contest.implementations.items():
+        contest.check(name, implementation(*inputs), reference)  # warms up and compiles, too
+    seconds = {name: [] for name in contest.implementations}
+    for round_ in range(contest.rounds):
+        names = list(seconds)
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # nobody always goes first
+            synchronise()
+            start = time.perf_counter()
+            contest.implementations[name](*inputs)
+            synchronise()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = {name: statistics.median(t / o for t, o in zip(times, seconds[ours])) for name, times in seconds.items()}
+    rows = []
+    for name, times in seconds.items():
+        p20, p50, p80 = (1000 * statistics.quantiles(times, n=10)[at] for at in (1, 4, 7))
+        row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=contest.rounds)
+        row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}", ratio=f"{ratios[name]:.3f}")
+        row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", **machine())
+        rows.append(row)
+        print(
+            f"{contest.operation}, {contest.case}: {name:28}{p50:10.3f} ms, {ratios[name]:.2f} times ours",
+            row["peak_mb"] and f"{row['peak_mb']} MB",
+        )
+    write(contest.operation, rows)
+    return rows
+
+
+def synchronise():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def write(operation, rows):
+    """Replaces the rows of these cases on this device in the operation's CSV; atomically."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{operation}.csv"
+    old = list(csv.DictReader(file.open(newline=""))) if file.exists() else []
+    new = {(row["case"], row["device"]) for row in rows}
+    kept = [row for row in old if (row["case"], row["device"]) not in new]
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("w", newline="") as out:
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept + [{column: row.get(column, "") for column in COLUMNS} for row in rows])
+    os.replace(temporary, file)
+
+
+def machine():
+    """Device, threads, versions, date and commit, as columns."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    names = ("torch", "numba", "triton", "transformers", "networkx", "liger-kernel", "cut-cross-entropy")
+    versions = "; ".join(f"{name} {version}" for name in names if (version := installed(name)))
+    commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True).stdout.strip()
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return dict(device=device, threads=torch.get_num_threads(), versions=versions, date=today, commit=commit)
+
+
+def installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def processor():
+    try:
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def peak_memory(module: str) -> Callable[[Contest, str], float]:
+    """A function that gives the memory, in MB, that one call takes beyond its inputs, measured in a fresh process.
+
+    module: the script that defines CONTESTS, by its name in this folder.
+    """
+
+    def measure(contest, name):
+        command = [sys.executable, "-m", "benchmarks.harness", module, contest.operation, contest.case, name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{module}: {contest.case}: {name}: {done.stderr.strip().splitlines()[-1:]}")
+        return float(done.stdout.strip().splitlines()[-1])
+
+    return measure
+
+
+def _measure_here(module, operation, case, name):
+    """Peak of a second call beyond its inputs, in MB (the first compiles): of the GPU, or of this process on Linux."""
+    contests = importlib.import_module(f"benchmarks.{module}").CONTESTS
+    contest = next(c for c in contests if (c.operation, c.case) == (operation, case))
+    inputs = contest.make()
+    implementation = contest.implementations[name]
+    implementation(*inputs)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        implementation(*inputs)
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
+    implementation(*inputs)
+    return (_status("VmHWM") - before) / 1e3
+
+
+def _status(field):
+    return int(re.search(rf"{field}:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+if __name__ == "__main__":
+    print(_measure_here(*sys.argv[1:]))

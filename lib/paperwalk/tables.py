@@ -1,9 +1,11 @@
-"""Evidence as HTML tables: one chapter's claims, the scoreboard, and where and when it was measured."""
+"""Evidence as HTML tables: one chapter's claims, the scoreboard, where and when it was measured, and the benchmarks."""
 
+import csv
 import html
 import math
 
 from paperwalk import evidence
+from paperwalk.runs.files import resolve_root
 
 # A sign besides the colour, so that a verdict can be told without seeing colours.
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘", "not attempted": "–"}
@@ -101,6 +103,36 @@ def status(root=None) -> Table:
         row |= {"minutes": f"{row['minutes']:.1f}", "peak GB": f"{row['peak GB']:.1f}"}
         rows.append([_td(html.escape(str(value)), "pw-number") for value in row.values()])
     return Table("One row a results file.", list(board.columns), rows, f"{len(rows)} results files")
+
+
+def benchmark_rows(root=None) -> list[dict]:
+    """The rows of all benchmarks' results (columns: benchmarks/harness.py), by file, in the order they were written."""
+    folder = resolve_root(root) / "benchmarks" / "results"
+    return [row for file in sorted(folder.glob("*.csv")) for row in csv.DictReader(file.open(newline=""))]
+
+
+def performance(root=None) -> Table:
+    """Each benchmark's case on each device: ours, the best peer, the ratio, memory, and the share of the floor."""
+    rows, cases = [], {}
+    for row in benchmark_rows(root):
+        cases.setdefault((row["operation"], row["case"], row["device"]), []).append(row)
+    for (operation, case, device), measured in cases.items():
+        by_speed = sorted(measured, key=_p50)
+        ours = next(row for row in measured if row["implementation"] == "paperwalk")
+        peers = [row for row in by_speed if not row["implementation"].startswith(("paperwalk", "floor"))]
+        floor = next((row for row in by_speed if row["implementation"].startswith("floor")), None)
+        best = peers[0]
+        memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
+        cells = [f"{_p50(ours):.3g} ms", f"{best['implementation']}: {_p50(best):.3g} ms"]
+        cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
+        where = f"{device}, {ours['threads']} threads, {ours['date']}"
+        rows.append([_td(html.escape(text)) for text in (operation, case, *cells, where)])
+    head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor", "where"]
+    return Table("Medians; the ratio is the best peer's time over ours.", head, rows, f"{len(rows)} benchmarks")
+
+
+def _p50(row):
+    return float(row["p50_ms"])
 
 
 def _td(content, kind=""):

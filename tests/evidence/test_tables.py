@@ -49,3 +49,17 @@ def test_questions_are_answered_and_counted_apart_from_claims(judged):
     laptop, gpu = (row.split("</td>")[2:10] for row in tables.counts().html.split("<tr>")[2:])
     numbers = [[cell.split(">")[1] for cell in cells] for cells in (laptop, gpu)]
     assert numbers == [list("10000010"), list("00010000")]  # the demonstration is no finding
+
+
+def test_performance_shows_the_best_peer_even_where_it_wins(tmp_path):
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    head = "operation,case,implementation,p20_ms,p50_ms,p80_ms,ratio,peak_mb,rounds,device,threads,versions,date,commit"
+    rest = "9,a <CPU>,2,torch 2,2026-01-01,abc"
+    lines = [f"loss,k 4,paperwalk,9,10,11,1,20,{rest}", f"loss,k 4,slow peer,19,20,21,2,80,{rest}"]
+    lines += [f"loss,k 4,fast peer,7,8,9,0.79,30,{rest}", f"loss,k 4,floor: products,3,4,5,0.4,10,{rest}"]
+    (folder / "loss.csv").write_text("\n".join([head, *lines]) + "\n")
+    page = tables.performance(tmp_path).html
+    assert "fast peer: 8 ms" in page and "0.79" in page and "slow peer" not in page
+    assert "20 / 30" in page and "40%" in page and "a &lt;CPU&gt;, 2 threads" in page
+    assert len(tables.benchmark_rows(tmp_path)) == 4

@@ -39,7 +39,7 @@ def notebooks(root=None) -> list[Path]:
 def reported_hash(notebook, root=None) -> str:
     """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, results.
 
-    A chapter's notebook shows its own folder's files, any other notebook those of all chapters.
+    A chapter's notebook shows its own folder's files, any other notebook those of all chapters and the benchmarks'.
     """
     root = resolve_root(root)
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
@@ -49,6 +49,9 @@ def reported_hash(notebook, root=None) -> str:
         folder = root / "book" / chapter
         for file in [*folder.glob("claims.yml"), *sorted(folder.glob("results/*.json"))]:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    if Path(notebook).stem not in known:
+        for file in sorted((root / "benchmarks" / "results").glob("*.csv")):
+            digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

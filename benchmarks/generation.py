@@ -39,7 +39,9 @@ def decoders():
 def encoder_decoders():
     from transformers import T5Config, T5ForConditionalGeneration
 
-    ours = Seq2Seq(Seq2SeqConfig(vocab_size=VOCAB, d_model=128, n_layers=2, n_heads=4)).to(DEVICE).eval()
+    ours = (
+        Seq2Seq(Seq2SeqConfig(VOCAB, d_model=128, n_layers=2, n_heads=4, d_ff=352, max_positions=128)).to(DEVICE).eval()
+    )
     c = ours.config
     sizes = dict(vocab_size=VOCAB, d_model=c.d_model, d_kv=c.head_dim, d_ff=c.d_ff, num_layers=c.n_layers)
     sizes |= dict(num_heads=c.n_heads, feed_forward_proj="gated-silu", tie_word_embeddings=False)

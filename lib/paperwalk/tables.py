@@ -123,7 +123,7 @@ def performance(root=None) -> Table:
         floor = next((row for row in by_speed if row["implementation"].startswith("floor")), None)
         best = peers[0]
         memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
-        cells = [f"{_p50(ours):.3g} ms", f"{best['implementation']}: {_p50(best):.3g} ms"]
+        cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}"]
         cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
         where = f"{device}, {ours['threads']} threads, {ours['date']}"
         rows.append([_td(html.escape(text)) for text in (operation, case, *cells, where)])
@@ -133,6 +133,10 @@ def performance(root=None) -> Table:
 
 def _p50(row):
     return float(row["p50_ms"])
+
+
+def _ms(row):
+    return f"{_p50(row):.0f} ms" if _p50(row) >= 100 else f"{_p50(row):.3g} ms"
 
 
 def _td(content, kind=""):

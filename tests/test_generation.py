@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from paperwalk import generation
 from paperwalk.generation import choose_sample, generate, truncate
 from paperwalk.models.decoder import Decoder, DecoderConfig
 
@@ -45,7 +46,11 @@ METHODS = {
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("lengths", [(5,), (6,) * 7, (3, 9, 1, 4, 9, 2, 7)], ids=["one", "seven", "ragged"])
 @pytest.mark.parametrize("eos", [None, 4])
-def test_cache_equals_recomputation(options, lengths, eos):
+@pytest.mark.parametrize("recorded", [False, True], ids=["growing", "fixed shapes"])
+def test_cache_equals_recomputation(options, lengths, eos, recorded, monkeypatch):
+    if recorded:  # all of the GPU's path but the recording itself
+        monkeypatch.setattr(generation, "RECORDED_ON", ("cpu",))
+        monkeypatch.setattr(generation, "RECORDED_CACHE_STEP", 5)  # it grows twice
     model, prompts = make(), prompts_of(lengths)
 
     def run(use_cache):

@@ -58,8 +58,11 @@ LENGTHS = {"one": (5,), "seven": (6,) * 7, "ragged": (3, 9, 1, 4, 9, 2, 7)}
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("eos", [None, EOS])
-def test_cache_equals_recomputation(options, lengths, eos, monkeypatch):
-    monkeypatch.setattr(generation, "CACHE_STEP", 5)  # it grows twice
+@pytest.mark.parametrize("recorded", [False, True], ids=["growing", "fixed shapes"])
+def test_cache_equals_recomputation(options, lengths, eos, recorded, monkeypatch):
+    if recorded:  # all of the GPU's path but the recording itself
+        monkeypatch.setattr(generation, "RECORDED_ON", ("cpu",))
+    monkeypatch.setattr(generation, "RECORDED_CACHE_STEP" if recorded else "CACHE_STEP", 5)  # it grows twice
     model, sources = make(), sources_of(lengths)
 
     def run(use_cache):

@@ -2,7 +2,8 @@
 
 Three parts: choosing tokens from logits (`choose_greedy`, `choose_sample`, `truncate`), searching
 (`_one_by_one`, `_beam`), and the growing prefixes that give the logits (`_Prefixes`), the only part that
-knows the model.
+knows the model. On a GPU a step is recorded once as a CUDA graph and replayed (`_Step`), until rows leave or the cache
+grows.
 """
 
 import math
@@ -16,6 +17,8 @@ METHODS = ("greedy", "sample", "beam")
 COMPACT_AT = 0.9  # ended rows leave the batch when this share of it, or less, is left
 SHARE_UNTIL = 0.6  # a prompt's rows go separate ways when this share of those kept together is live, or less
 CACHE_STEP = 16  # least tokens by which the cache grows: one with little room to spare is read and reordered faster
+RECORDED_ON = ("cuda",)  # devices where a step has fixed shapes; what changes them costs a recording, so it is rarer:
+RECORDED_COMPACT_AT, RECORDED_CACHE_STEP = 0.5, 256
 
 
 def generate(
@@ -158,7 +161,10 @@ class _Prefixes:
             self.memory, self.padding = model.encode(prompts, padding), None
             self.ids = prompts.new_full((len(prompts), 1), bos)
         R, P = self.ids.shape
-        self.cache = model.new_cache(R, P + CACHE_STEP) if use_cache else None
+        self.recorded, self.step = use_cache and prompts.device.type in RECORDED_ON, None
+        self.room = RECORDED_CACHE_STEP if self.recorded else CACHE_STEP
+        self.compact_at = RECORDED_COMPACT_AT if self.recorded else COMPACT_AT
+        self.cache = model.new_cache(R, P + self.room) if use_cache else None
         self._read(self.ids)
 
     def append(self, tokens):
@@ -166,7 +172,11 @@ class _Prefixes:
         if self.cache is not None:
             if self.cache.length == self.cache.capacity:
                 self._grow()
-            self._read(tokens[:, None])
+            if self.recorded:
+                self.step = self.step or _Step(self.model, self.memory, self.cache, self.padding)
+                self.logits = self.step(tokens)
+            else:
+                self._read(tokens[:, None])
         else:
             self.ids = torch.cat((self.ids, tokens[:, None]), 1)
             self._read(self.ids)
@@ -174,7 +184,7 @@ class _Prefixes:
     def reorder(self, rows, prompts=None):
         """Make row r a copy of what was row rows[r]; rows may repeat or vanish. prompts: those that keep rows,
         if not all do. Every prompt that stays must have as many rows as the others, and its rows together."""
-        self.logits = self.logits[rows]
+        self.logits, self.step = self.logits[rows], None
         self.padding = None if self.padding is None else self.padding[rows]
         if self.memory is not None and prompts is not None:
             self.memory = self.memory[prompts]
@@ -184,7 +194,8 @@ class _Prefixes:
             self.ids = self.ids[rows]
 
     def _grow(self):
-        old, room = self.cache, max(CACHE_STEP, self.cache.capacity // 4)
+        old, room = self.cache, max(self.room, self.cache.capacity // 4)
+        self.step = None
         self.cache = self.model.new_cache(old.batch, old.capacity + room)
         self.cache.keys[:, :, :, : old.length] = old.keys
         self.cache.values[:, :, :, : old.length] = old.values
@@ -196,6 +207,45 @@ class _Prefixes:
         else:
             hidden = self.model.hidden(ids, self.memory, self.cache)
         self.logits = F.linear(hidden[:, -1], self.model.lm_head)
+
+
+class _Step:
+    """Reads one more token of each row: on a GPU recorded at the first call, and replayed.
+
+    It holds the addresses of the cache, memory and padding: whoever puts others in their place makes a new step.
+    """
+
+    def __init__(self, model, memory, cache, padding):
+        self.model, self.memory, self.cache, self.padding = model, memory, cache, padding
+        self.ids = cache.position.new_zeros(cache.batch, 1)
+        self.graph = None
+        cache.position.fill_(cache.length)
+
+    def __call__(self, tokens):
+        """The logits (R, V) of what follows the tokens (R,); the next call writes over them."""
+        self.ids.copy_(tokens[:, None])
+        if self.graph is None and self.ids.is_cuda:
+            self._record()
+        self.graph.replay() if self.graph else self._run()
+        self.cache.length += 1
+        return self.logits
+
+    def _run(self):
+        rest = (self.cache, self.padding) if self.memory is None else (self.memory, self.cache)
+        self.logits = F.linear(self.model.hidden_next(self.ids, *rest)[:, -1], self.model.lm_head)
+        self.cache.position += 1
+
+    def _record(self):
+        stream = torch.cuda.Stream()  # libraries allocate at their first calls, which a graph must not contain
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._run()
+                self.cache.position.fill_(self.cache.length)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._run()
 
 
 def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
@@ -218,7 +268,7 @@ def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
             live = len(ended) - int(ended.sum())
             if live == 0:
                 return tokens[:, : n + 1]
-            if live <= COMPACT_AT * len(rows):
+            if live <= prefixes.compact_at * len(rows):
                 grid, kept = _compact(prefixes, grid, ended)
                 chosen = chosen[kept]
         prefixes.append(chosen)
@@ -240,7 +290,7 @@ def _compact(prefixes, grid, ended):
     if N > 1 and int(live.sum()) <= SHARE_UNTIL * len(kept):
         prompts, width = live.nonzero()[:, 0], 1
         kept = live.flatten().nonzero().squeeze(1)
-    if len(kept) <= COMPACT_AT * grid.numel():
+    if len(kept) <= prefixes.compact_at * grid.numel():
         prefixes.reorder(kept, prompts)
         return grid.flatten()[kept].view(-1, width), kept
     return grid, torch.arange(B * N, device=grid.device)

@@ -58,7 +58,8 @@ def _is_whole(value):
 class KVCache:
     """Keys and values of the tokens read so far, in fixed storage; for inference (holds no gradients).
 
-    keys, values: (n_layers, B, n_kv_heads, capacity, head_dim); the first `length` slots are filled.
+    keys, values: (n_layers, B, n_kv_heads, capacity, head_dim); the first `length` slots are filled, the others zero.
+    position: int64 (1,) on the device, the slot that `store_next` fills; who calls it keeps it equal to `length`.
     """
 
     def __init__(self, config, batch, capacity, device, dtype):
@@ -66,6 +67,7 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
+        self.position = torch.zeros(1, device=device, dtype=torch.long)
 
     @property
     def batch(self):
@@ -82,6 +84,12 @@ class KVCache:
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def store_next(self, layer, k, v):
+        """Write k and v (B, n_kv_heads, 1, head_dim) at `position`; return all of the layer's slots, filled or not."""
+        self.keys[layer].index_copy_(2, self.position, k)
+        self.values[layer].index_copy_(2, self.position, v)
+        return self.keys[layer], self.values[layer]
 
     def reorder(self, rows):
         """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish)."""
@@ -178,6 +186,25 @@ class Decoder(nn.Module):
             x = block(x, cos=cos, sin=sin, mask=mask, causal=causal, store=store)
         if cache is not None:
             cache.length = end
+        return self.norm(x)
+
+    def hidden_next(self, ids, cache, padding=None):
+        """As `hidden` for one token a row, ids (B, 1), by operations whose shapes and addresses stay the same from
+        token to token, as a CUDA graph asks for: the cache is read whole, under a mask. `cache.position` says where the
+        token stands. Checks nothing and moves neither `position` nor `length`."""
+        at = cache.position  # (1,)
+        key = torch.arange(cache.capacity, device=ids.device)
+        mask = (key <= at)[None]  # (1, S)
+        if padding is None:
+            cos, sin = self.cos[at, None], self.sin[at, None]  # (1, 1, head_dim)
+        else:
+            position = (at - padding[:, None]).clamp(min=0)  # (B, 1)
+            cos, sin = self.cos[position].unsqueeze(2), self.sin[position].unsqueeze(2)  # (B, 1, 1, head_dim)
+            mask = (mask & (key >= padding[:, None]) | (key == at))[:, None, None]  # (B, 1, 1, S)
+        x = self.embedding(ids)  # (B, 1, D)
+        for layer, block in enumerate(self.blocks):
+            store = lambda k, v, layer=layer: cache.store_next(layer, k, v)
+            x = block(x, cos=cos, sin=sin, mask=mask, store=store)
         return self.norm(x)
 
     def _check(self, ids, cache, padding, start):

@@ -203,6 +203,17 @@ class Seq2Seq(nn.Module):
             cache.length = end
         return self.decoder_norm(x)
 
+    def hidden_next(self, target, memory, cache):
+        """As `hidden` for one token a row, target (R, 1), with shapes that stay the same: see `Decoder.hidden_next`."""
+        at = cache.position  # (1,)
+        mask = (torch.arange(cache.capacity, device=target.device) <= at)[None]  # (1, S)
+        cos, sin = self.cos[at, None], self.sin[at, None]  # (1, 1, head_dim)
+        x = self.target_embedding(target)  # (R, 1, D)
+        for layer, (block, k, v) in enumerate(zip(self.decoder, memory.keys, memory.values)):
+            store = lambda k, v, layer=layer: cache.store_next(layer, k, v)
+            x = block(x, k, v, memory.mask, cos=cos, sin=sin, mask=mask, store=store)
+        return self.decoder_norm(x)
+
     def _check(self, name, ids, start):
         if ids.dim() != 2 or 0 in ids.shape:
             raise ValueError(f"{name} of shape {tuple(ids.shape)}: must be (rows, tokens), neither of them 0")

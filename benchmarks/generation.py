@@ -24,15 +24,14 @@ def llama(ours):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     c = ours.config
-    config = LlamaConfig(
-        vocab_size=c.vocab_size, hidden_size=c.d_model, num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads,
-        intermediate_size=c.d_ff, rms_norm_eps=c.norm_eps, tie_word_embeddings=True, pad_token_id=PAD, bos_token_id=BOS,
-        eos_token_id=None,
-    )  # fmt: skip
+    sizes = dict(vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff)
+    sizes |= dict(num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads)
+    ends = dict(pad_token_id=PAD, bos_token_id=BOS, eos_token_id=None)
+    config = LlamaConfig(**sizes, **ends, rms_norm_eps=c.norm_eps, tie_word_embeddings=True)
     theirs = LlamaForCausalLM(config)
     weights = {"embed_tokens.weight": ours.embedding.weight, "norm.weight": ours.norm.weight}
     for n, block in enumerate(ours.blocks):
-        q, k, v = block.attention.qkv.weight.chunk(3)
+        q, k, v = block.attention.qkv.weight.split([m * c.head_dim for m in (c.n_heads, c.n_kv_heads, c.n_kv_heads)])
         gate, up = block.feed_forward.gate_up.weight.chunk(2)
         weights |= {
             f"layers.{n}.input_layernorm.weight": block.attention_norm.weight,
@@ -71,8 +70,8 @@ def encoder_decoder():
     return Seq2Seq(Seq2SeqConfig(VOCAB, **sizes)).to(DEVICE).eval()
 
 
-def prompts():
-    ids = torch.randint(3, VOCAB, (BATCH, PROMPT), generator=torch.Generator().manual_seed(0))
+def prompts(batch=BATCH):
+    ids = torch.randint(3, VOCAB, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
     return (ids.to(DEVICE),)
 
 
@@ -109,8 +108,40 @@ def full_length():
 
 def check_full_length(name, result, reference):
     """Samples differ; their number and length must not."""
-    if [len(row) for row in result] != [len(row) for row in reference] or len(result) != BATCH:
-        raise Unequal(f"generation: {name}: not {BATCH} continuations of {NEW} tokens")
+    if [len(row) for row in result] != [len(row) for row in reference] or {len(row) for row in result} != {NEW}:
+        raise Unequal(f"generation: {name}: not {len(reference)} continuations of {NEW} tokens")
+
+
+def one_row():
+    """Batch 1, where a token costs a reading of all weights: on a GPU those of a model that no cache holds."""
+    if DEVICE == "cuda":
+        sizes = dict(d_model=2048, n_layers=16, n_heads=32, n_kv_heads=8, d_ff=8192, max_positions=512)
+        ours = Decoder(DecoderConfig(vocab_size=32768, **sizes)).to(DEVICE, torch.bfloat16).eval()
+    else:
+        ours = decoder()
+    theirs = llama(ours).to(ours.lm_head.dtype)
+    theirs.generation_config.eos_token_id = None
+    c = ours.config
+    matrices = [weight.detach() for weight in ours.parameters() if weight.dim() == 2]
+    vectors = [weight.new_ones(weight.shape[1]) for weight in matrices]
+
+    def weights_read(ids):
+        for _ in range(NEW):
+            for matrix, vector in zip(matrices, vectors):
+                torch.mv(matrix, vector)
+
+    yield (
+        f"decoder, D {c.d_model}, {c.n_layers} layers, batch 1, {PROMPT} + {NEW} tokens",
+        lambda: prompts(1),
+        {
+            "paperwalk": lambda ids: generate(ours, ids, NEW, "sample"),
+            "transformers": lambda ids: theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, **SAMPLING
+            )[:, PROMPT:],
+            "floor: products of a vector with all weights": weights_read,
+        },
+        check_full_length,
+    )
 
 
 def sentences():
@@ -210,7 +241,9 @@ def ended(rows):
 def same_greedy(ours, theirs, ids, options):
     """The models are the same: without chance they continue alike."""
     mine = generate(ours, ids, SENTENCE, eos=EOS)
-    other = ended(theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)[:, ids.shape[1] :])
+    other = ended(
+        theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)[:, ids.shape[1] :]
+    )
     if [row.tolist() for row in mine] != [row.tolist() for row in other]:
         raise Unequal("generation: transformers' greedy continuations are not ours")
 
@@ -226,6 +259,6 @@ def check_lengths(name, result, reference):
 
 
 if __name__ == "__main__":
-    for contests in (full_length, until_the_end):
+    for contests in (full_length, one_row, until_the_end):
         for case, inputs, implementations, check in contests():
             run(Contest("generation", case, inputs, implementations, check, rounds=7))

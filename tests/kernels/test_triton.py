@@ -34,9 +34,45 @@ for rows, vocab_size in [(1, 1), (2, 5), (3, 63), (2, 100), (2, 5000), (0, 7)]:
             torch.testing.assert_close(row[:, :vocab_size], slope if wants_slope else logits)
             assert row[:, vocab_size:].isnan().all()
 """
+FAM = """
+import torch
+from paperwalk.kernels.fam_scan import FAMWeights, fam_scan, naive, torch_impl, triton_impl
+torch_impl._attention = lambda fam: (triton_impl.attend, triton_impl.attend_backward)
+for N, B, H, f, b, d in [(1, 1, 1, 1, 1, 2), (3, 2, 3, 2, 5, 4), (2, 1, 2, 17, 63, 6), (2, 1, 1, 3, 140, 34)]:
+    for fresh in (True, False):
+        torch.manual_seed(N)
+        D, d_ff = H * d, 7
+        shapes = [(B, f, D), (N, B, H, b, d), (N, B, H, b, d), (D,), (3 * D, D), (D, D), (D,), (2 * d_ff, D), (D, d_ff)]
+        given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+        angle = torch.randn(N, f, 1, d, dtype=torch.float64)
+        rotary, weights = (angle.cos(), angle.sin()), FAMWeights(*given[3:])
+        results = [scan(*given[:3], rotary, weights, 1e-3, fresh) for scan in (fam_scan, naive.fam_scan)]
+        upstream = [torch.randn_like(each) for each in results[0]]
+        gradients = [torch.autograd.grad(result, given, upstream) for result in results]
+        for one, other in (*zip(*results), *zip(*gradients)):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+"""
+FAM_POISONED = """
+import torch
+from paperwalk.kernels.fam_scan import torch_impl, triton_impl
+B, f, H, d, S = 2, 3, 2, 4, 70
+torch.manual_seed(0)
+draw = lambda *shape: torch.randn(shape, dtype=torch.float64)
+fill = lambda: draw(B, H, S, d).index_fill_(2, torch.arange(f), float("nan"))  # places to be written, not read
+heads, cos, sin, keys, values = draw(B, f, 3, H, d), draw(f, 1, d), draw(f, 1, d), fill(), fill()
+empty = torch.Tensor.new_empty
+torch.Tensor.new_empty = lambda *given, **options: empty(*given, **options).fill_(float("nan"))
+ours = triton_impl.attend(heads, cos, sin, our_keys := keys.clone(), our_values := values.clone())
+wanted = torch_impl.attend(heads, cos, sin, keys, values)
+for one, other in zip((*ours, our_keys, our_values), (*wanted, keys, values)):
+    torch.testing.assert_close(one, other)
+given = draw(B * f, H * d), wanted[2], wanted[1], wanted[0], keys, values, draw(B, H, S, d), draw(B, H, S, d), cos, sin
+for one, other in zip(triton_impl.attend_backward(*given), torch_impl.attend_backward(*given)):
+    torch.testing.assert_close(one, other)
+"""
 
 
-@pytest.mark.parametrize("program", [MASK, LOSS], ids=["mask", "loss"])
+@pytest.mark.parametrize("program", [MASK, LOSS, FAM, FAM_POISONED], ids=["mask", "loss", "fam", "fam, poisoned"])
 def test_in_the_interpreter(program):
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -16,19 +16,12 @@ class FAMScan(torch.autograd.Function):
         N, B, H, b, d = own_k.shape
         f, D = fam.shape[1:]
         to_qkv, to_gate_up = qkv * attention_norm, gate_up * feed_forward_norm
-        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)  # (N, F, 1, 1, d)
         keys, values = own_k.new_empty(N, B, H, f + b, d), own_v.new_empty(N, B, H, f + b, d)
         keys[:, :, :, f:], values[:, :, :, f:] = own_k, own_v
-        fam, saved = fam.reshape(B * f, D), []
+        (read, _), fam, saved = _attention(fam), fam.reshape(B * f, D), []
         for n in range(N):
             x, x_scale = _normalise(fam, eps)
-            heads = (x @ to_qkv.T).view(B, f, 3, H, d)
-            qk = heads[:, :, :2]
-            qk = torch.addcmul(qk * cos[n], qk.roll(d // 2, -1), sin[n])
-            q = (qk[:, :, 0] * d**-0.5).transpose(1, 2).reshape(B * H, f, d)
-            keys[n, :, :, :f], values[n, :, :, :f] = qk[:, :, 1].transpose(1, 2), heads[:, :, 2].transpose(1, 2)
-            p = torch.bmm(q, keys[n].flatten(0, 1).mT).softmax(-1)  # (B H, F, S)
-            y = _merge(torch.bmm(p, values[n].flatten(0, 1)), B)
+            q, p, y = read((x @ to_qkv.T).view(B, f, 3, H, d), cos[n], sin[n], keys[n], values[n])
             a = y @ out.T if fresh and n == 0 else torch.addmm(fam, y, out.T)
             z, z_scale = _normalise(a, eps)
             gate_and_up = z @ to_gate_up.T
@@ -53,24 +46,15 @@ class FAMScan(torch.autograd.Function):
         gate, up = gate_and_up.chunk(2, -1)  # (N, R, d_ff)
         silu, slope = F.silu(gate), torch.sigmoid(gate)
         slope = torch.cat((up * slope * (1 + gate * (1 - slope)), silu), -1)  # of silu(gate) up, (N, R, 2 d_ff)
-        keys, values = keys.flatten(1, 2), values.flatten(1, 2)  # (N, B H, S, d)
-        grad_keys, grad_values = grad_keys.flatten(1, 2), grad_values.flatten(1, 2)
-        grad_fam, grads = grad_fam.reshape(B * f, D), []
+        (_, read_backward), grad_fam, grads = _attention(grad_fam), grad_fam.reshape(B * f, D), []
         for n in reversed(range(N)):
             grad_hidden = grad_fam @ down
             grad_gate_and_up = torch.cat((grad_hidden, grad_hidden), -1) * slope[n]
             grad_a = grad_fam + _normalise_backward(grad_gate_and_up @ to_gate_up, z[n], z_scale[n])
-            grad_y = (grad_a @ out).view(B, f, H, d).transpose(1, 2).reshape(B * H, f, d)
-            weighted = torch.bmm(grad_y, values[n].mT) * p[n]
-            grad_scores = torch.addcmul(weighted, p[n], weighted.sum(-1, keepdim=True), value=-1)
-            grad_q = torch.bmm(grad_scores, keys[n]) * d**-0.5
-            grad_k = torch.baddbmm(grad_keys[n, :, :f], grad_scores[:, :, :f].mT, q[n])
-            grad_v = torch.baddbmm(grad_values[n, :, :f], p[n, :, :, :f].mT, grad_y)
-            grad_heads = torch.stack((grad_q, grad_k, grad_v)).view(3, B, H, f, d).permute(1, 3, 0, 2, 4)
-            grad_qk, grad_v = grad_heads.split((2, 1), 2)  # (B, F, 2 or 1, H, d)
-            grad_qk = torch.addcmul((grad_qk * sin[n]).roll(d // 2, -1), grad_qk, cos[n])
-            grad_heads = torch.cat((grad_qk, grad_v), 2).view(B * f, 3 * D)
-            grads.append((grad_heads, grad_a, grad_gate_and_up, grad_fam, grad_scores, grad_y))
+            grad_y = grad_a @ out
+            read = (y[n], p[n], q[n], keys[n], values[n], grad_keys[n], grad_values[n], cos[n], sin[n])
+            grad_heads, grad_scores = read_backward(grad_y, *read)
+            grads.append((grad_heads, grad_a, grad_gate_and_up, grad_fam, grad_scores, _split(grad_y, B, H)))
             grad_fam = _normalise_backward(grad_heads @ to_qkv, x[n], x_scale[n])
             if not (ctx.fresh and n == 0):
                 grad_fam = grad_fam + grad_a
@@ -82,8 +66,8 @@ class FAMScan(torch.autograd.Function):
         grad_to_qkv, grad_to_gate_up = grad_heads.T @ x.flatten(0, 1), grad_gate_and_up.T @ z.flatten(0, 1)
         return (
             grad_fam.view(B, f, D),
-            grad_k + grad_keys.unflatten(1, (B, H))[:, :, :, f:],
-            grad_v + grad_values.unflatten(1, (B, H))[:, :, :, f:],
+            grad_k + grad_keys[:, :, :, f:],
+            grad_v + grad_values[:, :, :, f:],
             *(None,) * 4,
             (grad_to_qkv * qkv).sum(0),
             grad_to_qkv * attention_norm,
@@ -92,6 +76,54 @@ class FAMScan(torch.autograd.Function):
             grad_to_gate_up * feed_forward_norm,
             grad_after.T @ (silu * up).flatten(0, 1),
         )
+
+
+def _attention(fam):
+    """The forms of `attend` and `attend_backward` for the device of fam."""
+    if fam.is_cuda:
+        from paperwalk.kernels.fam_scan import triton_impl
+
+        return triton_impl.attend, triton_impl.attend_backward
+    return attend, attend_backward
+
+
+def attend(heads, cos, sin, keys, values):
+    """The FAM reads itself and a block: heads (B, F, 3, H, d), its queries, keys and values before rotation; cos and
+    sin (F, 1, d); keys and values (B, H, S, d), whose first F places are filled here.
+
+    Returns the rotated queries, scaled, (B H, F, d), the attention weights (B H, F, S), and what was read (B F, H d).
+    """
+    B, f, _, H, d = heads.shape
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (F, 1, 1, d)
+    qk = heads[:, :, :2]
+    qk = torch.addcmul(qk * cos, qk.roll(d // 2, -1), sin)
+    q = (qk[:, :, 0] * d**-0.5).transpose(1, 2).reshape(B * H, f, d)
+    keys[:, :, :f], values[:, :, :f] = qk[:, :, 1].transpose(1, 2), heads[:, :, 2].transpose(1, 2)
+    p = torch.bmm(q, keys.flatten(0, 1).mT).softmax(-1)
+    y = torch.bmm(p, values.flatten(0, 1)).unflatten(0, (B, H)).transpose(1, 2).flatten(2).flatten(0, 1)
+    return q, p, y
+
+
+def attend_backward(grad_y, y, p, q, keys, values, grad_keys, grad_values, cos, sin):
+    """Gradients of `attend`, whose results y, p and q are; grad_keys and grad_values (B, H, S, d) come from later
+    readers of the keys and values. Returns the gradient of heads (B F, 3 H d), and of the scores (B H, F, S)."""
+    B, H, _, d = keys.shape
+    f = q.shape[1]
+    cos, sin, grad_y = cos.unsqueeze(1), sin.unsqueeze(1), _split(grad_y, B, H)
+    weighted = torch.bmm(grad_y, values.flatten(0, 1).mT) * p
+    grad_scores = torch.addcmul(weighted, p, weighted.sum(-1, keepdim=True), value=-1)
+    grad_q = torch.bmm(grad_scores, keys.flatten(0, 1)) * d**-0.5
+    grad_k = torch.baddbmm(grad_keys.flatten(0, 1)[:, :f], grad_scores[:, :, :f].mT, q)
+    grad_v = torch.baddbmm(grad_values.flatten(0, 1)[:, :f], p[:, :, :f].mT, grad_y)
+    grad_heads = torch.stack((grad_q, grad_k, grad_v)).view(3, B, H, f, d).permute(1, 3, 0, 2, 4)
+    grad_qk, grad_v = grad_heads.split((2, 1), 2)  # (B, F, 2 or 1, H, d)
+    grad_qk = torch.addcmul((grad_qk * sin).roll(d // 2, -1), grad_qk, cos)
+    return torch.cat((grad_qk, grad_v), 2).view(B * f, 3 * H * d), grad_scores
+
+
+def _split(y, B, H):
+    """(B F, H d) -> (B H, F, d)."""
+    return y.view(B, len(y) // B, H, -1).transpose(1, 2).flatten(0, 1)
 
 
 def _normalise(x, eps):
@@ -103,8 +135,3 @@ def _normalise(x, eps):
 def _normalise_backward(grad, x, scale):
     """Gradient at the input of `_normalise`, from the one at its output x."""
     return torch.addcmul(grad, x, (grad * x).mean(-1, keepdim=True), value=-1) * scale
-
-
-def _merge(y, B):
-    """(B H, F, d) -> (R, D)."""
-    return y.unflatten(0, (B, -1)).transpose(1, 2).flatten(2).flatten(0, 1)

@@ -19,12 +19,15 @@ _CSS = """
 .pw-table th, .pw-table td { border-bottom: 1px solid #8884; }
 .pw-table td.pw-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .pw-table .pw-verdict { font-weight: 600; }
-.pw-table .pw-reproduced { color: #009E73; }
-.pw-table .pw-partly { color: #B8860B; }
-.pw-table .pw-not-reproduced { color: #D55E00; }
-.pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: #0072B2; }
-.pw-table .pw-not-attempted { color: inherit; opacity: .75; font-weight: 400; }
-.pw-table small { opacity: .8; }
+.pw-table { --good: #00704F; --part: #7A5900; --bad: #B04A00; --told: #005F96; }
+html[data-theme="dark"] .pw-table, body[data-jp-theme-light="false"] .pw-table {
+  --good: #2FC69B; --part: #E6B422; --bad: #FF8A4C; --told: #6CC0F0;
+}
+.pw-table .pw-reproduced { color: var(--good); }
+.pw-table .pw-partly { color: var(--part); }
+.pw-table .pw-not-reproduced { color: var(--bad); }
+.pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: var(--told); }
+.pw-table .pw-not-attempted { color: inherit; font-weight: 400; }
 """
 
 

@@ -1,10 +1,10 @@
-"""Sphinx extension: puts a term's definition beside each link to it; the style sheet shows it on hover and focus.
+"""Sphinx extension of the book: glossary definitions beside their terms, and lighter, more accessible pages.
 
 A link made with the role {term} becomes, in the built page,
 
     <span class="pw-term"><a aria-describedby="ID">word</a><span role="tooltip" id="ID">definition</span></span>
 
-so that neither a script nor a request is needed.
+and the style sheet shows the definition on hover and focus, so that neither a script nor a request is needed.
 """
 
 from html import escape
@@ -12,11 +12,33 @@ from html import escape
 from docutils import nodes
 from sphinx import addnodes
 
+from paperwalk.runs.files import WIDGETS
+
+# Sphinx gives the list of references roles that its own content does not fit.
+ROLES = {'<div role="list" class="citation-list">': '<div class="citation-list">', ' role="doc-biblioentry"': ""}
+
 
 def setup(app):
-    """Called by Sphinx."""
+    """Called by Sphinx; to be listed after sphinx-mathjax-offline, whose choice of a file it changes."""
+    app.config.mathjax_path = "mathjax/startup.js"  # loads the parts that mathjax3_config names
     app.connect("doctree-resolved", add_definitions)
+    app.connect("html-page-context", lighten, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def lighten(app, pagename, templatename, context, doctree):
+    """Drops scripts that the page has no use for, and roles that do not fit."""
+    body = context.get("body", "")
+    for role, better in ROLES.items():
+        body = body.replace(role, better)
+    context["body"] = body
+
+    def used(script):
+        if "mathjax" in str(script.filename):
+            return 'class="math' in body
+        return script.attributes.get("type") != WIDGETS  # nothing in the page reads it
+
+    context["script_files"][:] = filter(used, context["script_files"])
 
 
 def add_definitions(app, page, docname):

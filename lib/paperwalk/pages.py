@@ -63,7 +63,10 @@ def add_definitions(app, page, docname):
             *(child.deepcopy() for child in known[address.partition("#")[2]]),
             _raw("</span>"),
         ]
-        link.replace_self(nodes.inline("", "", *parts, classes=["pw-term"]))
+        word = nodes.inline("", "", *parts, classes=["pw-term"])
+        if next(word.findall(nodes.math), None):
+            app.env.get_domain("math").data["has_equations"][docname] = True
+        link.replace_self(word)
 
 
 def definitions(env) -> dict[str, list[nodes.Node]]:

@@ -15,8 +15,8 @@ _CSS = """
 .pw-self-test label { display: flex; gap: .6em; align-items: baseline; clear: both; padding: .2em 0; }
 .pw-self-test button { font: inherit; color: inherit; background: none; border: 1px solid currentColor;
   border-radius: .3em; margin: .5em 0 0; padding: .25em .9em; cursor: pointer; }
-.pw-self-test [role="status"]:empty { display: none; }
 .pw-self-test [role="status"] { margin: .6em 0 0; }
+.pw-self-test [role="status"]:empty { margin: 0; }
 .pw-self-test details { clear: both; margin-top: .5em; }
 .pw-self-test [hidden] { display: none; }
 """

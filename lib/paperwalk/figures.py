@@ -155,7 +155,8 @@ def _png(fig) -> bytes:
     """The figure as PNG of 256 colours, a third of the size of one of all colours."""
     drawn, png = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=160)
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
+    few = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 2, "dither": Image.Dither.NONE}  # rare colours live on
+    Image.open(drawn).convert("RGB").quantize(256, **few).save(png, "PNG", optimize=True)
     return png.getvalue()
 
 

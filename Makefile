@@ -5,9 +5,10 @@ CHAPTER ?= goldfish
 PROFILE ?= laptop
 SEEDS ?= 1
 BIN := .venv/bin
+CHROMIUM ?= chromium
 export PYTHONUTF8 := 1
 
-.PHONY: book test run gpu bench serve lint clean
+.PHONY: book test run gpu bench serve pdf lint clean
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -29,6 +30,12 @@ bench: .venv/installed
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000
+
+pdf: book
+	mkdir -p _build/pdf
+	for page in _build/html/book/*.html; do \
+	  $(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=20000 \
+	    --print-to-pdf=_build/pdf/$$(basename $$page .html).pdf file://$(CURDIR)/$$page || exit 1; done
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Command line: `python -m paperwalk run|list|refresh`. Exit status: 2 for bad input, 1 for a failed run."""
+"""Command line: `python -m paperwalk COMMAND`. Exit status: 2 for bad input, 1 for a failed run."""
 
 import argparse
 import re
@@ -6,7 +6,7 @@ import sys
 
 import yaml
 
-from paperwalk import evidence, runs
+from paperwalk import evidence, new, publish, runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments=None) -> int:
     """Runs the command; returns the exit status."""
     parser = Parser(prog="python -m paperwalk", description="Runs the chapters of the book.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | list | refresh")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | list | refresh | new | publish")
     run = commands.add_parser("run", help="run a chapter's notebook, once a seed")
     run.add_argument("chapter")
     run.add_argument("--profile", default="laptop", help=f"scale: {', '.join(runs.PROFILES)} (default: laptop)")
@@ -27,12 +27,21 @@ def main(arguments=None) -> int:
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
     commands.add_parser("list", help="chapters, profiles and the committed evidence")
     commands.add_parser("refresh", help="bring every notebook of the book up to date")
+    commands.add_parser("new", help="make a new chapter from the template").add_argument("slug")
+    address = commands.add_parser("publish", help="set the repository's public address")
+    address.add_argument("url")
+    address.add_argument("--branch", default="main")
     try:
         given = parser.parse_args(arguments)
         if given.command == "run":
             run_chapter(given.chapter, given.profile, _count(given.seeds), _overrides(given.set))
         elif given.command == "list":
             list_chapters()
+        elif given.command == "new":
+            new_chapter(given.slug)
+        elif given.command == "publish":
+            for file in publish.publish(given.url, given.branch):
+                print(file.relative_to(runs.ROOT))
         else:
             refresh_book()
     except runs.ParameterError as error:
@@ -65,6 +74,13 @@ def list_chapters():
         for profile in runs.profiles(chapter):
             fresh = [result["code_hash"] == measured for result in evidence.load(chapter, profile)]
             print(row(chapter, profile, len(fresh), "none" if not fresh else "fresh" if all(fresh) else "stale"))
+
+
+def new_chapter(slug):
+    """Makes the chapter and prints its files."""
+    for file in new.make(slug):
+        print(file.relative_to(runs.ROOT))
+    print(f"made; next: CONTRIBUTING.md, and python -m paperwalk run {slug} --profile ci")
 
 
 def refresh_book():

@@ -209,6 +209,7 @@ def bootstrap(*samples, statistic, seed: int = 0) -> tuple[float, float]:
 def claims(chapter: str, root=None) -> list[dict]:
     """The entries of the chapter's claims.yml, each found complete.
 
+    An entry may say in `section` under which heading of the chapter's page it is measured: the heading's anchor.
     Raises EvidenceError naming the entry that lacks a field, has an unknown one or a criterion that cannot be read.
     """
     file = runs.notebook_path(chapter, root).with_suffix("") / "claims.yml"
@@ -217,9 +218,10 @@ def claims(chapter: str, root=None) -> list[dict]:
     seen = set()
     for entry in entries:
         rest = {"not_attempted"} if "not_attempted" in entry else {"metric", "criterion", "scales"}
-        if set(entry) != always | rest:
-            odd = ", ".join(sorted(set(entry) ^ (always | rest)))
-            raise EvidenceError(f"{file.name}: {entry.get('id', entry)!r}: missing or unknown: {odd}")
+        if odd := (set(entry) - {"section"}) ^ (always | rest):
+            raise EvidenceError(
+                f"{file.name}: {entry.get('id', entry)!r}: missing or unknown: {', '.join(sorted(odd))}"
+            )
         if entry["kind"] not in KINDS:
             raise EvidenceError(
                 f"{file.name}: {entry['id']!r}: kind = {entry['kind']!r}: must be among {', '.join(KINDS)}"

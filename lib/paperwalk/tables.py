@@ -1,7 +1,9 @@
 """Evidence as HTML tables: one chapter's claims, the scoreboard, where and when it was measured, and the benchmarks."""
 
 import csv
+import hashlib
 import html
+import json
 import math
 
 from paperwalk import evidence
@@ -19,24 +21,85 @@ _CSS = """
 .pw-table th, .pw-table td { border-bottom: 1px solid #8884; }
 .pw-table td.pw-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .pw-table .pw-verdict { font-weight: 600; }
-.pw-table .pw-reproduced { color: #009E73; }
-.pw-table .pw-partly { color: #B8860B; }
-.pw-table .pw-not-reproduced { color: #D55E00; }
-.pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: #0072B2; }
-.pw-table .pw-not-attempted { color: inherit; opacity: .75; font-weight: 400; }
-.pw-table small { opacity: .8; }
+.pw-table { --good: #00704F; --part: #7A5900; --bad: #B04A00; --told: #005F96; }
+html[data-theme="dark"] .pw-table, body[data-jp-theme-light="false"] .pw-table {
+  --good: #2FC69B; --part: #E6B422; --bad: #FF8A4C; --told: #6CC0F0;
+}
+.pw-table .pw-reproduced { color: var(--good); }
+.pw-table .pw-partly { color: var(--part); }
+.pw-table .pw-not-reproduced { color: var(--bad); }
+.pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: var(--told); }
+.pw-table .pw-not-attempted { color: inherit; font-weight: 400; }
+"""
+
+
+_CHOOSERS_CSS = """
+.pw-table .pw-choosers { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3em 1.4em; font-size: .9em; }
+.pw-table .pw-choosers p { margin: 0; }
+.pw-table select { font: inherit; margin-left: .4em; }
+.pw-table th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
+  text-decoration: underline dotted; text-underline-offset: .2em; }
+.pw-table th[aria-sort="ascending"] button::after { content: " \\25B2"; }
+.pw-table th[aria-sort="descending"] button::after { content: " \\25BC"; }
+.pw-table [hidden] { display: none; }
+"""
+
+# Rows carry the place of their value in each column that can be chosen: data-0, data-1, ...
+_CHOOSERS_SCRIPT = """
+(() => {
+  const root = document.getElementById(ID), body = root.querySelector("tbody"), rows = [...body.rows];
+  const said = root.querySelector("[role=status]"), selects = [...root.querySelectorAll("select")];
+  const heads = selects.map((select) => root.querySelector(`th[data-key="${select.dataset.key}"]`));
+  const place = (row, select) => row.dataset[select.dataset.key];
+  function choose() {
+    for (const row of rows) row.hidden = selects.some((select) => select.value && select.value !== place(row, select));
+    said.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  }
+  function sort(at) {
+    const down = heads[at].getAttribute("aria-sort") === "ascending", sign = down ? -1 : 1;
+    heads.forEach((head) => head.removeAttribute("aria-sort"));
+    heads[at].setAttribute("aria-sort", down ? "descending" : "ascending");
+    body.append(...rows.toSorted((a, b) => sign * (place(a, selects[at]) - place(b, selects[at]))));
+  }
+  heads.forEach((head, at) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    button.title = `sort by ${head.textContent}`;
+    button.addEventListener("click", () => sort(at));
+    head.replaceChildren(button);
+  });
+  selects.forEach((select) => select.addEventListener("change", choose));
+  root.querySelector(".pw-choosers").hidden = false;
+  choose();
+})();
 """
 
 
 class Table:
-    """Shows as the HTML table given; `text` stands for it where no HTML is shown."""
+    """Shows as the HTML table given; `text` stands for it where no HTML is shown.
 
-    def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str):
-        cells = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-        titles = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
+    choices: {title of a column: value of each row}. By these columns a reader can filter and sort the rows where
+    scripts run; elsewhere the whole table stands.
+    """
+
+    def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str, choices: dict | None = None):
+        choices = choices or {}
+        orders = {title: _in_order(column) for title, column in choices.items()}
+        places = [[order.index(value) for value in choices[title]] for title, order in orders.items()]
+        keys = {title: f' data-key="{key}"' for key, title in enumerate(orders)}
+        titles = "".join(f'<th scope="col"{keys.get(title, "")}>{html.escape(title)}</th>' for title in head)
+        body = ""
+        for number, row in enumerate(rows):
+            at = "".join(f' data-{key}="{column[number]}"' for key, column in enumerate(places))
+            body += f"<tr{at}>{''.join(row)}</tr>"
+        name = f"pw-table-{hashlib.sha256((titles + body).encode()).hexdigest()[:16]}"
+        before, after = _choosers(name, orders) if orders else ("", "")
+        caption = html.escape(caption)
         self.html = (
-            f'<div class="pw-table" tabindex="0"><style>{_CSS}</style><table><caption>{html.escape(caption)}</caption>'
-            f"<thead><tr>{titles}</tr></thead><tbody>{cells}</tbody></table></div>"
+            f'<div class="pw-table" id="{name}" tabindex="0" role="region" aria-label="{caption}"><style>{_CSS}</style>'
+            f"{before}<table><caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+            f"{after}</div>"
         )
         self.text = text
 
@@ -45,6 +108,23 @@ class Table:
 
     def __repr__(self):
         return self.text
+
+
+def _in_order(column) -> list[str]:
+    """The different values of a column: verdicts from good to bad, any other as they come."""
+    return [sign for sign in SIGNS if sign in column] or list(dict.fromkeys(column))
+
+
+def _choosers(name, orders) -> tuple[str, str]:
+    """What stands before and after a table whose rows can be chosen: a list for each column, and the script."""
+    lists = ""
+    for key, (title, order) in enumerate(orders.items()):
+        named = enumerate(map(html.escape, order))
+        options = "".join(f'<option value="{place}">{value}</option>' for place, value in named)
+        options = f'<option value="">all</option>{options}'
+        lists += f'<label>{html.escape(title)}<select data-key="{key}">{options}</select></label>'
+    before = f'<style>{_CHOOSERS_CSS}</style><div class="pw-choosers" hidden>{lists}<p role="status"></p></div>'
+    return before, f"<script>{_CHOOSERS_SCRIPT.replace('ID', json.dumps(name))}</script>"
 
 
 def comparison(chapter: str, root=None) -> Table:
@@ -65,25 +145,33 @@ def comparison(chapter: str, root=None) -> Table:
 
 
 def scoreboard(root=None) -> Table:
-    """Every claim of every chapter at every scale."""
+    """Every claim of every chapter at every scale, each with a link to where it is measured."""
+    judged = [row for chapter in evidence.runs.chapters(root) for row in evidence.judged(chapter, root)]
     rows = []
-    for chapter in evidence.runs.chapters(root):
-        for row in evidence.judged(chapter, root):
-            link = f'<a href="{chapter}.html">{chapter}</a>'
-            reason = f"<br><small>{html.escape(row['not_attempted'])}</small>" if "not_attempted" in row else ""
-            cells = [_td(link), _td(html.escape(row["claim"]) + reason), _td(html.escape(row["paper"]))]
-            rows.append([*cells, _td(_figure(row), "pw-number"), _td(row["profile"]), _td(_verdict(row))])
+    for row in judged:
+        section = f"#{row['section']}" if "section" in row else ""
+        claim = f'<a href="{row["chapter"]}.html{section}">{html.escape(row["claim"])}</a>'
+        reason = f"<br><small>{html.escape(row['not_attempted'])}</small>" if "not_attempted" in row else ""
+        cells = [
+            _td(row["chapter"]),
+            _td(claim + reason),
+            _td(html.escape(row["paper"])),
+            _td(_figure(row), "pw-number"),
+        ]
+        rows.append([*cells, _td(row["profile"]), _td(_verdict(row))])
+    fields = {"chapter": "chapter", "scale": "profile", "verdict": "answer"}
+    choices = {title: [row[field] for row in judged] for title, field in fields.items()}
     head = ["chapter", "claim", "paper", "ours", "scale", "verdict"]
-    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows")
+    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows", choices)
 
 
-def counts(root=None) -> Table:
+def counts(root=None, scales=evidence.SCALES) -> Table:
     """How many claims have which verdict and how many questions which answer, by chapter and scale."""
     rows, n = [], 0
     for chapter in evidence.runs.chapters(root):
         judged = evidence.judged(chapter, root)
         n += len(judged)
-        for scale in evidence.SCALES:
+        for scale in scales:
             told = [(row["kind"], row["answer"]) for row in judged if row["profile"] == scale]
             cells = [("claim", verdict) for verdict in evidence.VERDICTS]
             cells += [("question", answer) for answer in (*evidence.ANSWERS, "not attempted")]

@@ -24,7 +24,9 @@ def test_results_file(file):
 
 @pytest.mark.parametrize("chapter", runs.chapters())
 def test_laptop_evidence_has_three_seeds(chapter):
-    assert [r["seed"] for r in evidence.load(chapter, "laptop")][:3] == [0, 1, 2]
+    """But for a new chapter, whose claims are all not attempted."""
+    wanted = [0, 1, 2] if any("metric" in entry for entry in evidence.claims(chapter)) else []
+    assert [r["seed"] for r in evidence.load(chapter, "laptop")][:3] == wanted
 
 
 @pytest.mark.parametrize("chapter", runs.chapters())

@@ -12,11 +12,15 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 import yaml
 
+from paperwalk import evidence, runs, self_test
+
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
 PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
 WIDTHS = (390, 1280)  # CSS pixels: a phone and a laptop
+MAX_BYTES = 3_000_000  # what a page and all that it asks for weigh on the wire
+MAX_SECONDS = 2.0  # until a page is painted and its scripts have run
 
 FLAGS = [
     "--no-sandbox",
@@ -57,6 +61,23 @@ OVERFLOW = """async () => {
     last = now;
   }
   return last;
+}"""
+
+# Seconds from the request until the page is painted and its document is complete with all deferred scripts.
+USABLE = """() => {
+  const [page] = performance.getEntriesByType("navigation");
+  const painted = performance.getEntriesByName("first-contentful-paint")[0].startTime;
+  return Math.max(page.domContentLoadedEventEnd, painted) / 1000;
+}"""
+# Violations of axe-core's rules that it calls serious or critical. MathJax's own markup is left to MathJax; of the
+# code, where every word has a colour, the first block of a page stands for the rest.
+AXE = """async (options) => {
+  const code = [...document.querySelectorAll(".highlight")].slice(1);
+  code.forEach((block) => block.classList.add("axe-passed-over"));
+  const found = await axe.run({ exclude: [["mjx-container"], [".axe-passed-over"]] }, options);
+  return found.violations
+    .filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target.join(" ")}: ${html.slice(0, 120)}`));
 }"""
 
 pytestmark = pytest.mark.browser
@@ -129,9 +150,11 @@ def visits(open_page, site) -> dict[str, dict]:
             "response",
             lambda response, failed=failed: failed.append(response.url) if response.status >= 400 else None,
         )
+        page.on("requestfinished", lambda request, sizes=(sizes := []): sizes.append(request.sizes()))
         page.goto(f"{site}/{name}.html", wait_until="networkidle")
         page.evaluate("() => window.MathJax?.startup?.promise")
         found[name] = page.evaluate(COLLECT)
+        found[name]["bytes"] = sum(s["responseBodySize"] + s["responseHeadersSize"] for s in sizes)
         overflow = {}
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 844})
@@ -174,6 +197,38 @@ def test_images_are_shown_and_have_alt_text(visits, name):
     assert visits[name]["broken"] == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_page_weighs_little(visits, name):
+    assert 10_000 < visits[name]["bytes"] <= MAX_BYTES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_usable_soon(open_page, site, name):
+    """At the best of three tries, since a machine that runs tests may be busy."""
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=MAX_SECONDS) >= MAX_SECONDS:
+        page = open_page()
+        page.goto(f"{site}/{name}.html")
+        page.locator("article h1").wait_for()
+        seconds.append(page.evaluate(USABLE))
+        page.close()
+    assert 0 < min(seconds) < MAX_SECONDS, seconds
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_accessible(open_page, site, name, theme):
+    """All rules in the light theme; in the dark one what depends on it, the contrast."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    page = open_page(color_scheme=theme)
+    page.goto(f"{site}/{name}.html", wait_until="networkidle")
+    assert page.locator("html").get_attribute("data-theme") == theme
+    page.evaluate(AXE_SCRIPT)
+    assert page.evaluate(AXE, {"runOnly": ["color-contrast"]} if theme == "dark" else {}) == []
+    page.close()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_does_not_scroll_sideways(visits, name, width):
@@ -197,6 +252,149 @@ def test_formulas_are_rendered(visits, name):
 
 def test_goldfish_has_formulas(visits):
     assert visits["book/goldfish"]["formulas"] > 0
+
+
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_chapter_greets_the_reader(open_page, site, chapter):
+    """A picture of the idea in the first screen, the facts box, and a summary in two languages."""
+    page = open_page(viewport={"width": 1280, "height": 844})
+    page.goto(f"{site}/book/{chapter}.html")
+    idea = page.locator("article figure img").first.bounding_box()
+    assert idea["y"] + idea["height"] / 2 < 844
+    assert page.locator(".pw-facts dt").all_inner_texts() == ["Reading time", "Run time", "You should know"]
+    english, russian = page.locator(".sd-tab-content").all()[:2]
+    assert english.is_visible() and not russian.is_visible()
+    page.locator(".sd-tab-set input").first.press("ArrowRight")
+    assert russian.is_visible() and not english.is_visible()
+    assert re.search("[а-я]{4}", russian.inner_text()) and page.locator('.sd-tab-content [lang="ru"]').count() == 1
+    page.close()
+
+
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_definition_shows_on_focus_and_on_hover(open_page, site, chapter):
+    page = open_page()
+    page.goto(f"{site}/book/{chapter}.html")
+    word = page.locator("article .pw-term").first
+    link, definition = word.get_by_role("link"), word.locator('[role="tooltip"]')
+    assert not definition.is_visible()
+    link.focus()
+    assert definition.is_visible() and len(definition.inner_text()) > 20
+    assert link.get_attribute("aria-describedby") == definition.get_attribute("id")
+    link.blur()
+    assert not definition.is_visible()
+    link.hover()
+    assert definition.is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_solutions_are_folded(open_page, site, chapter):
+    page = open_page()
+    page.goto(f"{site}/book/{chapter}.html")
+    exercises, solutions = page.locator(".exercise"), page.locator(".solution")
+    assert exercises.count() == solutions.count() >= 1
+    text = solutions.first.locator("section")
+    assert not text.is_visible()
+    solutions.first.locator("button.toggle-button").press("Enter")
+    assert text.is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_self_test_tells_right_from_wrong(open_page, site, chapter):
+    page = open_page()
+    page.goto(f"{site}/book/{chapter}.html")
+    fields = page.locator(".pw-self-test fieldset").all()
+    questions = self_test.read(chapter)
+    assert len(fields) == len(questions) >= 1
+    for field, question in zip(fields, questions, strict=True):
+        options, said = field.get_by_role("radio").all(), field.get_by_role("status")
+        assert not field.locator("details").is_visible()
+        for number, option in enumerate(options):
+            option.press("Space")
+            assert said.inner_text() == ""
+            field.get_by_role("button").press("Enter")
+            assert ("Right" in said.inner_text()) == (number == question["answer"])
+    page.close()
+
+
+def test_scoreboard_filters_and_sorts_by_keyboard(open_page, site):
+    page = open_page()
+    page.goto(f"{site}/book/scoreboard.html")
+    board = page.locator(".pw-table:has(select)")
+    rows, said = board.locator("tbody tr"), board.get_by_role("status")
+    column = lambda number: board.locator(f"tbody tr:not([hidden]) td:nth-child({number})").all_inner_texts()
+    total = rows.count()
+    assert said.inner_text() == f"{total} of {total} rows"
+    for label, number in {"chapter": 1, "scale": 5, "verdict": 6}.items():
+        choose = board.get_by_label(label)
+        wanted = choose.locator("option").nth(1).inner_text()
+        choose.press("ArrowDown")
+        kept = column(number)
+        assert 0 < len(kept) < total and all(wanted in text for text in kept)
+        assert said.inner_text() == f"{len(kept)} of {total} rows"
+        choose.select_option("")
+        assert len(column(number)) == total
+    for label, number in {"chapter": 1, "scale": 5}.items():
+        before = column(number)
+        head = board.get_by_role("button", name=label)
+        head.press("Enter")
+        first = column(number)
+        head.press("Enter")
+        second = column(number)
+        assert sorted(first) == sorted(second) == sorted(before) and first[0] == second[-1] != first[-1] == second[0]
+        assert board.locator("th[aria-sort]").all_inner_texts()[0].startswith(label)
+    page.close()
+
+
+def test_scoreboard_stands_without_scripts(open_page, site):
+    page = open_page(java_script_enabled=False)
+    page.goto(f"{site}/book/scoreboard.html")
+    board = page.locator(".pw-table:has(select)")
+    assert not board.get_by_label("verdict").is_visible()
+    assert board.locator("tbody tr").count() == len(evidence.scoreboard())
+    page.close()
+
+
+def test_every_claim_links_to_where_it_is_measured(visits, site):
+    """That the anchors exist is tested with all links."""
+    links = [link for link in visits["book/scoreboard"]["links"] if urldefrag(link)[1]]
+    sections = [entry.get("section") for chapter in runs.chapters() for entry in evidence.claims(chapter)]
+    assert all(sections)
+    assert {urldefrag(link)[1] for link in links} >= set(sections)
+
+
+def test_front_page_has_a_card_a_chapter(visits, open_page, site):
+    page = open_page()
+    page.goto(f"{site}/{TOC['root']}.html")
+    cards = page.locator(".pw-cards article").all()
+    linked = {card.get_by_role("link").get_attribute("href") for card in cards}
+    assert linked == {f"{chapter}.html" for chapter in runs.chapters() if evidence.load(chapter, "laptop")}
+    for card in cards:
+        assert card.locator("img").count() == 1 and "nan" not in card.inner_text()
+        assert "Claimed:" in card.inner_text() and "Found:" in card.inner_text()
+    page.close()
+
+
+def test_theme_switch_turns_the_page_dark(open_page, site):
+    page = open_page(color_scheme="light")
+    page.goto(f"{site}/{TOC['root']}.html")
+    colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light, seen = colour(), set()
+    for _ in range(3):  # auto, light, dark
+        page.locator("button.theme-switch-button").first.press("Enter")
+        seen.add((page.locator("html").get_attribute("data-theme"), colour()))
+    assert ("light", light) in seen and {theme for theme, _ in seen} == {"light", "dark"} and len(seen) == 2
+    page.close()
+
+
+@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+def test_notebook_can_be_downloaded(open_page, site, book, notebook):
+    page = open_page()
+    page.goto(f"{site}/book/{notebook.stem}.html")
+    link = page.locator("a.btn-download-source-button").get_attribute("href")
+    assert (book / "book" / link).resolve().read_bytes() == notebook.read_bytes()
+    page.close()
 
 
 @pytest.mark.parametrize("slider", [0, 1], ids=["k", "h"])

@@ -1,6 +1,7 @@
 """The HTML tables show what evidence says, with a sign besides each colour, and escape what they are given."""
 
 import math
+import re
 
 import pytest
 
@@ -32,8 +33,25 @@ def test_comparison_sets_the_scales_side_by_side(judged):
 
 
 def test_scoreboard_has_a_row_a_scale_and_links_to_the_chapter(judged):
+    judged[1] |= {"section": "what-it-costs"}
     page = tables.scoreboard().html
-    assert page.count("<tr>") == 3 and 'href="demo.html"' in page
+    assert page.count("<tr") == 3 and 'href="demo.html"' in page and 'href="demo.html#what-it-costs"' in page
+
+
+def test_scoreboard_rows_know_their_place_in_each_column_that_can_be_chosen(judged):
+    judged.append(ROW | {"chapter": "other", "answer": "partly"})
+    page = tables.scoreboard().html
+    assert re.findall(r'<tr data-0="(\d)" data-1="(\d)" data-2="(\d)">', page) == [
+        ("0", "0", "0"),
+        ("0", "1", "2"),
+        ("1", "0", "1"),
+    ]
+    options = [re.findall("<option[^>]*>([^<]*)", inner) for inner in re.findall("<select.*?</select>", page)]
+    assert options == [
+        ["all", "demo", "other"],
+        ["all", "laptop", "gpu"],
+        ["all", "reproduced", "partly", "not attempted"],
+    ]
 
 
 def test_stale_and_never_attempted(judged):

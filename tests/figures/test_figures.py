@@ -1,6 +1,7 @@
 """figures: plots over seeds, alt text, and both faces of the live mask control."""
 
 import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from ipywidgets import HTML, SelectionSlider, Stack
 from ipywidgets.widgets.widget_link import Link
+from PIL import Image
 
 from paperwalk import figures
 
@@ -255,3 +257,32 @@ def test_style_keeps_figures_opaque_and_colours_apart():
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     assert len(set(colours)) == 7
     assert figures.PALETTE["yellow"] not in colours
+
+
+def test_few_colours_keep_the_palette_apart():
+    """Even where a colour is rare, as a thin line beside large areas and bands is."""
+    figures.style()
+    fig, ax = plt.subplots(figsize=(6, 3))
+    ax.pcolormesh(np.linspace(0, 4, 21), np.linspace(0, 4, 21), np.linspace(0, 1, 400).reshape(20, 20), cmap="viridis")
+    for number, colour in enumerate(figures.PALETTE.values()):
+        ax.plot([5, 9], [number / 2] * 2, color=colour, linewidth=1)
+        ax.fill_between([5, 9], [number / 2] * 2, [number / 2 + 0.3] * 2, color=colour, alpha=0.2, linewidth=0)
+    figures._png(fig)  # the layout settles when a figure is drawn first
+    full = io.BytesIO()
+    fig.savefig(full, format="png", dpi=160)
+    wanted = np.asarray(Image.open(full).convert("RGB")).astype(int)
+    few = Image.open(io.BytesIO(figures._png(fig)))
+    plt.close(fig)
+    assert few.mode == "P" and len(few.getcolors()) <= 256
+    assert np.abs(np.asarray(few.convert("RGB")) - wanted).max() < 32
+
+
+def test_cards_link_to_their_chapters_and_escape_what_they_say():
+    fig, _ = plt.subplots()
+    card = figures.card("demo", "A < B", "Last, 2026", fig, "a chart", "x & y", "z")
+    assert '<a href="demo.html">A &lt; B</a>' in card and "x &amp; y" in card and 'alt="a chart"' in card
+    assert not plt.fignum_exists(fig.number)
+    assert figures.cards([card, card])._repr_mimebundle_()["text/html"].count("<article>") == 2
+    with pytest.raises(ValueError, match="must say what the figure shows"):
+        figures.card("demo", "A", "B", plt.figure(), " ", "x", "z")
+    plt.close("all")

@@ -37,7 +37,8 @@ def notebooks(root=None) -> list[Path]:
 
 
 def reported_hash(notebook, root=None) -> str:
-    """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, results.
+    """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, self-tests,
+    results.
 
     A chapter's notebook shows its own folder's files, any other notebook those of all chapters and the benchmarks'.
     """
@@ -47,7 +48,7 @@ def reported_hash(notebook, root=None) -> str:
     known = chapters(root)
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter
-        for file in [*folder.glob("claims.yml"), *sorted(folder.glob("results/*.json"))]:
+        for file in [*folder.glob("claims.yml"), *folder.glob("self_test.yml"), *sorted(folder.glob("results/*.json"))]:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
     if Path(notebook).stem not in known:
         for file in sorted((root / "benchmarks" / "results").glob("*.csv")):

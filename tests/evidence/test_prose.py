@@ -10,12 +10,17 @@ from paperwalk import evidence, prose, runs
 def glued(monkeypatch, tmp_path):
     """A chapter with two seeds of results; {name: value} that `glue_figures` glued."""
     text = "{glue:text}`rouge.hash-4:.2f` of {glue:text}`low.rouge.hash-4` to {glue:text}`high.rouge.hash-4:.1f`, "
-    text += "{glue:text}`parameter.steps`, {glue:text}`elsewhere`"
+    text += "{glue:text}`parameter.steps`, {glue:text}`run.minutes`, {glue:text}`elsewhere`"
     page = tmp_path / "demo.ipynb"
     code = nbformat.v4.new_code_cell("'{glue:text}`only.code`'")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), code]), page)
     results = [
-        {"parameters": {"steps": 7}, "metrics": {"rouge.hash-4": {"value": value, "unit": "1"}}} for value in (0.2, 0.4)
+        {
+            "parameters": {"steps": 7},
+            "wall_seconds": 300 * value,
+            "metrics": {"rouge.hash-4": {"value": value, "unit": "1"}},
+        }
+        for value in (0.2, 0.4)
     ]
     monkeypatch.setattr(evidence, "load", lambda chapter, profile: results if profile == "laptop" else [])
     monkeypatch.setattr(runs, "notebook_path", lambda chapter: page)
@@ -26,8 +31,9 @@ def glued(monkeypatch, tmp_path):
 
 def test_mean_interval_and_parameters_are_glued(glued):
     prose.glue_figures("demo")
-    assert set(glued) == {"rouge.hash-4", "low.rouge.hash-4", "high.rouge.hash-4", "parameter.steps"}
+    assert set(glued) == {"rouge.hash-4", "low.rouge.hash-4", "high.rouge.hash-4", "parameter.steps", "run.minutes"}
     assert glued["rouge.hash-4"] == pytest.approx(0.3) and glued["parameter.steps"] == 7
+    assert glued["run.minutes"] == pytest.approx(1.5)  # of 60 s and 120 s
     assert glued["low.rouge.hash-4"] < 0.2 < 0.4 < glued["high.rouge.hash-4"]
     assert all(type(value) in (int, float) for value in glued.values())  # numpy's floats cannot be formatted
 

@@ -725,7 +725,7 @@ _FILTER_CSS = """
 .pw-filter table { width: 100%; border-collapse: collapse; margin: .4em 0; }
 .pw-filter td, .pw-filter th { padding: .15em .5em; text-align: left; vertical-align: top; }
 .pw-filter td + td + td, .pw-filter th + th + th { text-align: right; font-variant-numeric: tabular-nums; }
-.pw-filter .out { opacity: .5; }
+.pw-filter .out { opacity: .72; }
 .pw-filter .out td:nth-child(2) { text-decoration: line-through; }
 """
 

@@ -388,6 +388,18 @@ def test_theme_switch_turns_the_page_dark(open_page, site):
     page.close()
 
 
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_chapter_prints_its_text_in_both_languages(open_page, site, chapter):
+    page = open_page(viewport={"width": 794, "height": 1123})  # A4
+    page.goto(f"{site}/book/{chapter}.html")
+    page.emulate_media(media="print")
+    assert all(text.is_visible() for text in page.locator(".sd-tab-content").all())
+    assert not page.locator(".bd-sidebar-primary, .bd-header-article, .pw-self-test button").first.is_visible()
+    assert page.evaluate(OVERFLOW) <= 0
+    assert page.pdf().startswith(b"%PDF")
+    page.close()
+
+
 @pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
 def test_notebook_can_be_downloaded(open_page, site, book, notebook):
     page = open_page()

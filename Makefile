@@ -7,7 +7,7 @@ SEEDS ?= 1
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: book test run gpu bench serve lint clean
+.PHONY: book test test-faults run gpu bench serve lint clean
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -16,6 +16,9 @@ book: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+test-faults: .venv/installed
+	PAPERWALK_FAULTS=full $(BIN)/python -m pytest -m fault --fault-report book/reliability/report.json
 
 run: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)

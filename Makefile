@@ -28,7 +28,7 @@ gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
 
 bench: .venv/installed
-	for one in mask loss fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
+	for one in mask loss fam generation astar plan; do $(BIN)/python -m benchmarks.$$one || exit 1; done
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000

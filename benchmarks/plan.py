@@ -22,7 +22,7 @@ from benchmarks.harness import RESULTS, _status, machine, write_rows
 from paperwalk import plan, runs
 from paperwalk.training import TrainConfig, train
 
-ROUNDS, STEPS = 1, 3  # a size's turn is three steps, of which the first, that makes the moments, is not timed
+ROUNDS, STEPS = 5, 3  # a size's turn is three steps, of which the first, that makes the moments, is not timed
 TOLERANCE = 0.15  # of a ratio of times, and of memory; tests/benchmarks/test_plan.py holds the results to it
 ONE_ROW = dict(text_tokens=256, prefix_tokens=206, batch=2, bf16=False)
 PAIRS = {

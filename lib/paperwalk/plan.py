@@ -5,6 +5,7 @@ products and attention, forward and backward, and the most memory that is alive 
 share of a GPU's peak that training reaches, is an assumption that the plan states.
 """
 
+import bisect
 import contextlib
 import csv
 import functools
@@ -226,19 +227,11 @@ def count(training: Training, rows: int, longest: bool = False) -> Count:
 
 
 def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
-    """(rows, bytes): the most of an update's rows, a power of two, whose step fits `room` bytes; (0, bytes of one row).
-
-    Found by halving from what one and two rows take, and then traced.
-    """
-    one, two = (count(training, rows, longest=True).peak_bytes for rows in (1, 2))
-    if one > room:
-        return 0, one
-    rows = 1
-    while 2 * rows <= training.rows and one + (2 * rows - 1) * (two - one) <= room:
-        rows *= 2
-    while (peak := count(training, rows, longest=True).peak_bytes) > room:
-        rows //= 2
-    return rows, peak
+    """(rows, bytes): the most of an update's rows, a power of two, whose step fits `room` bytes; 0 where none does."""
+    peak = functools.cache(lambda rows: count(training, rows, longest=True).peak_bytes)
+    sizes = [2**e for e in range(training.rows.bit_length())]
+    fitting = bisect.bisect_right(sizes, room, key=peak)
+    return (sizes[fitting - 1], peak(sizes[fitting - 1])) if fitting else (0, peak(1))
 
 
 # Plans
@@ -278,9 +271,9 @@ def _trained(t, gpu, mfu, gpus):
         Row("FLOPs by the rule", 6 * one.parameters * t.tokens, "", "six a parameter and token, for comparison"),
     ]
     if t.written:
-        out.append(
-            Row("tokens sampled", t.written, "", f"sources x samples x length; at {SAMPLING_MFU:.0%} of the peak")
-        )
+        out.append(Row("samples a Grow", t.samples, "", "sources x samples"))
+        assumed = f"in two Grows, at the length; ASSUMED: {SAMPLING_MFU:.0%} of the peak"
+        out.append(Row("tokens sampled", t.written, "", assumed))
     assumed = f"ASSUMED: {mfu:.0%} of the {peak / 1e12:.0f} bfloat16 TFLOP/s of an {gpu}; on no GPU measured"
     where = "on one GPU" if gpus == 1 else f"sharded over {gpus} GPUs"
     how = f"counted: micro-batches of {rows} of {t.rows} rows, the longest; state {where}"

@@ -241,7 +241,7 @@ def plan(chapter: str, profile: str, gpu: str = "H100", mfu: float = 0.4, gpus: 
     """The rows of a chapter's plan at a scale.
 
     gpu: one of GPUS. mfu: share of its peak that training reaches, above 0 and at most 1. gpus: over how many the state
-    is sharded, at least 1. Raises ParameterError for these, and for an unknown chapter or profile.
+    is sharded, at least 1. Raises ParameterError for these, and for a chapter or profile that is unknown or unplanned.
     """
     if gpu not in GPUS:
         raise runs.ParameterError(f"gpu = {gpu!r}: must be one of {', '.join(GPUS)}")
@@ -251,9 +251,13 @@ def plan(chapter: str, profile: str, gpu: str = "H100", mfu: float = 0.4, gpus: 
         raise runs.ParameterError(f"gpus = {gpus!r}: must be a whole number of at least 1")
     values = runs.profile_values(chapter, profile, root)
     runs.check(chapter, values | ({"device": "auto"} if "device" in values else {}), root=root)
-    if chapter not in TRAININGS:
+    if chapter in TRAININGS:
+        return _trained(TRAININGS[chapter](values), gpu, mfu, gpus)
+    if chapter == "legal_rag":
         return _calls(chapter, values, root)
-    return _trained(TRAININGS[chapter](values), gpu, mfu, gpus)
+    raise runs.ParameterError(
+        f"chapter = {chapter!r}: must be one of {', '.join([*TRAININGS, 'legal_rag'])} to be planned"
+    )
 
 
 def _trained(t, gpu, mfu, gpus):
@@ -285,7 +289,7 @@ def _trained(t, gpu, mfu, gpus):
             "days",
             hours / gpus / 24,
             "d",
-            f"GPU-hours over {gpus}, as if more GPUs lost nothing: an upper bound of speed",
+            f"GPU-hours over {gpus}, as if sharing lost nothing; it will take longer",
         ),
         Row(
             "state a GPU",
@@ -336,19 +340,19 @@ def _drawn_up_calls(chapter, values, root):
 
 
 def said(chapter: str, root=None) -> dict[str, dict]:
-    """book/<chapter>/paper_costs.yml: quantity of the plan -> {paper: number, where, note (optional)}."""
+    """book/<chapter>/paper_costs.yml: quantity of the plan -> {paper: number, where}."""
     return read_mapping(runs.notebook_path(chapter, root).with_suffix("") / "paper_costs.yml")
 
 
 def measured(chapter: str, root=None) -> list[str]:
-    """A sentence for each scale that has committed results: minutes and memory of a whole run, all arms."""
+    """A line for each scale that has committed results: minutes and memory of a whole run, all arms."""
     lines = []
     for profile in runs.profiles(chapter, root):
         if results := evidence.load(chapter, profile, root):
             minutes, memory = (mean(r[key] for r in results) for key in ("wall_seconds", "peak_memory_bytes"))
             lines.append(
-                f"{profile}: {minutes / 60:.1f} minutes and {memory / 1e9:.1f} GB a seed, all arms and figures, "
-                f"{len(results)} seeds on {results[0]['cores']} cores ({results[0]['device']})"
+                f"{profile}: {minutes / 60:.1f} minutes and {memory / 1e9:.1f} GB, libraries and data with it, for "
+                f"all arms, mean of {len(results)} seeds on {results[0]['cores']} cores ({results[0]['device']})"
             )
     return lines
 
@@ -361,11 +365,12 @@ def checks(root=None) -> list[dict]:
 
 def text(chapter: str, profile: str, rows: list[Row], root=None) -> str:
     """The plan as a table, with the paper's figures beside ours, what was measured, and what is extrapolated."""
-    paper, lines = said(chapter, root), [f"{chapter} at {profile}, one seed. Nothing was run for this."]
-    lines.append(f"{'':18} {'plan':>10} {'paper':>10}  how we know")
+    paper = said(chapter, root)
+    lines = [f"{chapter} at {profile}, one seed. Nothing was run for this."]
+    lines.append(f"{'':18} {'plan':>12} {'paper':>9}  how we know")
     for row in rows:
         theirs = f"{paper[row.quantity]['paper']:.3g}" if row.quantity in paper and profile == "paper" else ""
-        lines.append(f"{row.quantity:18} {f'{row.value:.3g} {row.unit}'.strip():>10} {theirs:>10}  {row.how}")
+        lines.append(f"{row.quantity:18} {f'{row.value:.3g} {row.unit}'.strip():>12} {theirs:>9}  {row.how}")
     if profile == "paper":
         lines.append("The paper:")
         lines += [f"  {name}: {entry['paper']:.3g}, {entry['where']}" for name, entry in paper.items()]
@@ -378,5 +383,6 @@ def text(chapter: str, profile: str, rows: list[Row], root=None) -> str:
             f"  {len(known)} trainings on a CPU, {known[0]['date']}: memory at most {off('memory'):.1%} off its count, "
             f"ratios of times at most {off('time'):.1%} off the ratio of operations"
         )
-    lines.append("Extrapolated: all the rest. No GPU has run this profile." if profile in ("gpu", "paper") else "")
-    return "\n".join(lines).rstrip()
+    if not evidence.load(chapter, profile, root):
+        lines.append("Extrapolated: all the rest. This profile has not been run.")
+    return "\n".join(lines)

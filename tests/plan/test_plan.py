@@ -129,7 +129,7 @@ def test_the_command_says_what_is_assumed_and_what_was_measured(capsys):
     said = capsys.readouterr().out
     assert "ASSUMED: 40% of the 990 bfloat16 TFLOP/s of an H200" in said
     minutes = mean(result["wall_seconds"] for result in evidence.load("goldfish", "laptop")) / 60
-    assert f"laptop: {minutes:.1f} minutes and " in said
+    assert f"laptop: {minutes:.1f} minutes and " in said and "Extrapolated" in said
 
 
 @pytest.mark.parametrize("wrong", [{"gpu": "Z80"}, {"mfu": 0}, {"mfu": 1.1}, {"mfu": math.nan}, {"gpus": 0}])

@@ -48,6 +48,7 @@ def outputs(file):
         (["run", "demo", "--sets", "seed=3"], "unrecognized arguments: --sets seed=3"),
         (["run", "demo", "a\nb"], "unrecognized arguments: a b"),
         (["plan", "dmo"], "chapter = 'dmo': must be one of demo"),
+        (["plan", "demo"], "chapter = 'demo': must be one of goldfish, rest, searchformer, transformer_fam, legal_rag"),
         (["plan", "demo", "--gpus", "0"], "gpus = '0': must be a whole number of at least 1"),
         (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
         (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),

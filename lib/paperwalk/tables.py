@@ -4,6 +4,7 @@ import csv
 import html
 import json
 import math
+import re
 
 from paperwalk import evidence
 from paperwalk.runs.files import resolve_root
@@ -146,13 +147,14 @@ def faults(root=None) -> Table:
     for (fault, happened), tests in by_fault.items():
         bad = [test for test in tests if test["outcome"] != "passed"]
         lost = "nothing" if not bad else f"not shown: {len(bad)} of {len(tests)} tests {bad[0]['outcome']}"
-        where = sorted({test["test"].partition("[")[0] for test in tests})
-        cells = [_td(html.escape(fault)), _td(html.escape(happened)), _td(html.escape(lost))]
-        cells.append(_td("<br>".join(f"<small>{html.escape(name)}</small>" for name in where)))
+        where = "<br>".join(sorted({html.escape(test["test"].partition("[")[0]) for test in tests}))
+        shown = re.sub("([/_:])(?=[a-z])", r"\1<wbr>", where)  # long names may break
+        fault, happened = (re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(each)) for each in (fault, happened))
+        cells = [_td(fault), _td(f"{happened}<br><small>{shown}</small>"), _td(html.escape(lost))]
         rows.append([*cells, _td(f"{sum(test['seconds'] for test in tests):.1f}", "pw-number")])
     caption = f"One row a fault; {report['counts']} counts, {report['date']}, {report['device']}."
     return Table(
-        caption, ["fault", "what happened", "what was lost", "shown by", "seconds"], rows, f"{len(rows)} faults"
+        caption, ["fault", "what happened, and the test", "what was lost", "seconds"], rows, f"{len(rows)} faults"
     )
 
 

@@ -8,7 +8,7 @@ BIN := .venv/bin
 CHROMIUM ?= chromium
 export PYTHONUTF8 := 1
 
-.PHONY: book test run gpu bench serve pdf lint clean
+.PHONY: book test test-faults run gpu bench serve pdf lint clean
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -18,6 +18,9 @@ book: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
+test-faults: .venv/installed
+	PAPERWALK_FAULTS=full $(BIN)/python -m pytest -m fault --fault-report book/reliability/report.json
+
 run: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
 	$(MAKE) book
@@ -26,7 +29,7 @@ gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
 
 bench: .venv/installed
-	for one in mask loss fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
+	for one in mask loss fam generation astar plan; do $(BIN)/python -m benchmarks.$$one || exit 1; done
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -90,11 +90,16 @@ def write(operation, rows):
     old = list(csv.DictReader(file.open(newline=""))) if file.exists() else []
     new = {(row["case"], row["device"]) for row in rows}
     kept = [row for row in old if (row["case"], row["device"]) not in new]
+    write_rows(file, COLUMNS, kept + rows)
+
+
+def write_rows(file, columns, rows):
+    """A CSV of these columns, "" where a row lacks one; atomically."""
     temporary = file.with_suffix(".tmp")
     with temporary.open("w", newline="") as out:
-        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept + [{column: row.get(column, "") for column in COLUMNS} for row in rows])
+        writer.writerows(rows)
     os.replace(temporary, file)
 
 

@@ -1,9 +1,14 @@
 """What tests of several folders share."""
 
+import json
 import os
 import shutil
+import time
+from pathlib import Path
 
 import pytest
+
+from paperwalk import evidence, runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -15,3 +20,40 @@ def chromium() -> str:
     if path is None:
         (pytest.fail if os.environ.get("PAPERWALK_STRICT") == "1" else pytest.skip)("no Chromium found")
     return path
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-report", metavar="FILE", help="write what the tests marked `fault` showed to this file")
+
+
+def pytest_configure(config):
+    if file := config.getoption("--fault-report"):
+        config.pluginmanager.register(FaultReport(Path(file).resolve()))
+
+
+class FaultReport:
+    """One entry a test marked `fault`: what was injected, what happened, and whether the test passed."""
+
+    def __init__(self, file):
+        self.file, self.tests = file, {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item):
+        report = yield
+        if marker := item.get_closest_marker("fault"):
+            fault, happened = marker.args
+            row = dict(fault=fault, happened=happened, test=item.nodeid, outcome="passed", seconds=0.0)
+            row = self.tests.setdefault(item.nodeid, row)
+            row["seconds"] = round(row["seconds"] + report.duration, 2)
+            if report.outcome != "passed":
+                row["outcome"] = report.outcome
+        return report
+
+    def pytest_sessionfinish(self, exitstatus):
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # the run came to its end
+            full = os.environ.get("PAPERWALK_FAULTS") == "full"
+            content = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "counts": "full" if full else "reduced"}
+            content |= {"device": evidence._device(), **evidence._commit(runs.ROOT)}
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            tests = sorted(self.tests.values(), key=lambda row: (row["fault"], row["test"]))
+            runs.write_atomically(self.file, json.dumps(content | {"tests": tests}, indent=1) + "\n")

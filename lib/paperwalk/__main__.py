@@ -19,12 +19,20 @@ class Parser(argparse.ArgumentParser):
 def main(arguments=None) -> int:
     """Runs the command; returns the exit status."""
     parser = Parser(prog="python -m paperwalk", description="Runs the chapters of the book.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | list | refresh | new | publish")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="run | plan | list | refresh | new | publish"
+    )
     run = commands.add_parser("run", help="run a chapter's notebook, once a seed")
     run.add_argument("chapter")
     run.add_argument("--profile", default="laptop", help=f"scale: {', '.join(runs.PROFILES)} (default: laptop)")
     run.add_argument("--seeds", default="1", metavar="N", help="seeds 0 to N-1 (default: 1)")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
+    plan = commands.add_parser("plan", help="what a chapter would cost at a scale, in time, memory, disk or money")
+    plan.add_argument("chapter")
+    plan.add_argument("--profile", default="paper", help=f"scale: {', '.join(runs.PROFILES)} (default: paper)")
+    plan.add_argument("--gpu", default="H100", help="its peak and memory are taken (default: H100)")
+    plan.add_argument("--gpus", default="1", metavar="N", help="GPUs that share the state (default: 1)")
+    plan.add_argument("--mfu", default="0.4", metavar="SHARE", help="share of the peak that is reached (default: 0.4)")
     commands.add_parser("list", help="chapters, profiles and the committed evidence")
     commands.add_parser("refresh", help="bring every notebook of the book up to date")
     commands.add_parser("new", help="make a new chapter from the template").add_argument("slug")
@@ -35,6 +43,8 @@ def main(arguments=None) -> int:
         given = parser.parse_args(arguments)
         if given.command == "run":
             run_chapter(given.chapter, given.profile, _count(given.seeds), _overrides(given.set))
+        elif given.command == "plan":
+            plan_chapter(given.chapter, given.profile, given.gpu, _share(given.mfu), _count(given.gpus, "gpus"))
         elif given.command == "list":
             list_chapters()
         elif given.command == "new":
@@ -63,6 +73,14 @@ def run_chapter(chapter, profile, seeds, overrides):
         shown = runs.promote(chapter, executed[0])
         others = [file for file in runs.notebooks() if file.stem not in runs.chapters()]
         refresh_reports([shown, *others])
+
+
+def plan_chapter(chapter, profile, gpu, mfu, gpus):
+    """Prints what the chapter would cost at the scale."""
+    runs.profile_values(chapter, profile)  # bad input ends here, before torch is imported
+    from paperwalk import plan
+
+    print(plan.text(chapter, profile, plan.plan(chapter, profile, gpu, mfu, gpus)))
 
 
 def list_chapters():
@@ -103,10 +121,17 @@ def refresh_reports(files):
             runs.refresh(file)
 
 
-def _count(text):
+def _count(text, name="seeds"):
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise runs.ParameterError(f"seeds = {text!r}: must be a whole number of at least 1")
+        raise runs.ParameterError(f"{name} = {text!r}: must be a whole number of at least 1")
     return int(text)
+
+
+def _share(text):
+    try:
+        return float(text)
+    except ValueError as error:
+        raise runs.ParameterError(f"mfu = {text!r}: must be a number above 0 and at most 1") from error
 
 
 def _overrides(settings):

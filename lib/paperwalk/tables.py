@@ -1,10 +1,11 @@
-"""Evidence as HTML tables: one chapter's claims, the scoreboard, where and when it was measured, and the benchmarks."""
+"""Evidence as HTML tables: a chapter's claims, the scoreboard, where and when it was measured, benchmarks, faults."""
 
 import csv
 import hashlib
 import html
 import json
 import math
+import re
 
 from paperwalk import evidence
 from paperwalk.runs.files import resolve_root
@@ -194,9 +195,10 @@ def status(root=None) -> Table:
 
 
 def benchmark_rows(root=None) -> list[dict]:
-    """The rows of all benchmarks' results (columns: benchmarks/harness.py), by file, in the order they were written."""
+    """The rows of all contests' results (columns: benchmarks/harness.py), by file, in the order they were written."""
     folder = resolve_root(root) / "benchmarks" / "results"
-    return [row for file in sorted(folder.glob("*.csv")) for row in csv.DictReader(file.open(newline=""))]
+    rows = [row for file in sorted(folder.glob("*.csv")) for row in csv.DictReader(file.open(newline=""))]
+    return [row for row in rows if "implementation" in row]  # benchmarks/plan.py compares no implementations
 
 
 def performance(root=None) -> Table:
@@ -217,6 +219,30 @@ def performance(root=None) -> Table:
         rows.append([_td(html.escape(text)) for text in (operation, case, *cells, where)])
     head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor", "where"]
     return Table("Medians; the ratio is the best peer's time over ours.", head, rows, f"{len(rows)} benchmarks")
+
+
+def fault_report(root=None) -> dict:
+    """What `make test-faults` wrote: date, device, counts ("full" or "reduced"), commit, and an entry a test."""
+    return json.loads((resolve_root(root) / "book" / "reliability" / "report.json").read_text(encoding="utf-8"))
+
+
+def faults(root=None) -> Table:
+    """One row a fault: what was injected, what happened and what was lost, as far as the report's tests show it."""
+    report, by_fault, rows = fault_report(root), {}, []
+    for test in report["tests"]:
+        by_fault.setdefault((test["fault"], test["happened"]), []).append(test)
+    for (fault, happened), tests in by_fault.items():
+        bad = [test for test in tests if test["outcome"] != "passed"]
+        lost = "nothing" if not bad else f"not shown: {len(bad)} of {len(tests)} tests {bad[0]['outcome']}"
+        where = "<br>".join(sorted({html.escape(test["test"].partition("[")[0]) for test in tests}))
+        shown = re.sub("([/_:])(?=[a-z])", r"\1<wbr>", where)  # long names may break
+        fault, happened = (re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(each)) for each in (fault, happened))
+        cells = [_td(fault), _td(f"{happened}<br><small>{shown}</small>"), _td(html.escape(lost))]
+        rows.append([*cells, _td(f"{sum(test['seconds'] for test in tests):.1f}", "pw-number")])
+    caption = f"One row a fault; {report['counts']} counts, {report['date']}, {report['device']}."
+    return Table(
+        caption, ["fault", "what happened, and the test", "what was lost", "seconds"], rows, f"{len(rows)} faults"
+    )
 
 
 def _p50(row):

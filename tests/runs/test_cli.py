@@ -47,9 +47,15 @@ def outputs(file):
         (["run", "demo", "--set", "seed=3"], "seed = 3: must not be overridden"),
         (["run", "demo", "--sets", "seed=3"], "unrecognized arguments: --sets seed=3"),
         (["run", "demo", "a\nb"], "unrecognized arguments: a b"),
-        (["walk"], "argument run | list | refresh: invalid choice: 'walk'"),
+        (["plan", "dmo"], "chapter = 'dmo': must be one of demo"),
+        (["plan", "demo"], "chapter = 'demo': must be one of goldfish, rest, searchformer, transformer_fam, legal_rag"),
+        (["plan", "demo", "--gpus", "0"], "gpus = '0': must be a whole number of at least 1"),
+        (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
+        (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),
+        (["plan", "demo", "--gpu", "Z80"], "gpu = 'Z80': must be one of A100, H100, H200"),
+        (["walk"], "argument run | plan | list | refresh: invalid choice: 'walk'"),
         (["run"], "the following arguments are required: chapter"),
-        ([], "the following arguments are required: run | list | refresh"),
+        ([], "the following arguments are required: run | plan | list | refresh"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(book, arguments, message):

@@ -40,7 +40,8 @@ def reported_hash(notebook, root=None) -> str:
     """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, self-tests,
     results.
 
-    A chapter's notebook shows its own folder's files, any other notebook those of all chapters and the benchmarks'.
+    A chapter's notebook shows its own folder's files, any other notebook those of all chapters, the
+    benchmarks' and the report of the fault tests.
     """
     root = resolve_root(root)
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
@@ -51,7 +52,7 @@ def reported_hash(notebook, root=None) -> str:
         for file in [*folder.glob("claims.yml"), *folder.glob("self_test.yml"), *sorted(folder.glob("results/*.json"))]:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
     if Path(notebook).stem not in known:
-        for file in sorted((root / "benchmarks" / "results").glob("*.csv")):
+        for file in [*sorted(root.glob("benchmarks/results/*.csv")), *root.glob("book/reliability/report.json")]:
             digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 

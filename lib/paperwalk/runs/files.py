@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """A notebook did not run to its end; one line names the notebook, the cell and the error."""
 
 
+class Interrupted(RunError):
+    """A run ended for a cause outside its code, a killed kernel or a full disk: it may go better the next time."""
+
+
 def resolve_root(root) -> Path:
     """The repository's root: the one given, or for None the default."""
     return ROOT if root is None else Path(root).resolve()

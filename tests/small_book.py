@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -21,10 +22,10 @@ PARAMETERS = {
     "steps": {"type": "int", "min": 1, "help": "updates"},
     "pause": {"type": "float", "min": 0, "help": "seconds between them"},
     "log": {"type": "str", "help": "file that each start and step is told to"},
-    "fail": {"type": "str", "choices": ["no", "error"], "help": "how to fail"},
+    "fail": {"type": "str", "choices": ["never", "error"], "help": "how to fail"},
 }
 DEFAULTS = {"profile": "laptop", "seed": 0, "device": "cpu", "workers": 1, "k": 3, "ks": [3, 4], "lr": 0.1}
-DEFAULTS |= {"steps": 4, "pause": 0.0, "log": os.devnull, "fail": "no"}
+DEFAULTS |= {"steps": 4, "pause": 0.0, "log": os.devnull, "fail": "never"}
 MEASURE = """def told(what):
     with open(p.log, "a") as file:
         file.write(f"{p.seed} {p.k} {what} {os.getpid()}\\n")
@@ -95,3 +96,24 @@ def paperwalk(root: Path, *arguments, **environment) -> subprocess.CompletedProc
     process = start(root, *arguments, **environment)
     stdout, stderr = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def lines(log: Path) -> list[str]:
+    """What the runs told their log: seed, k, what, process."""
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    """Waits until the condition holds, while the process runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.02)
+
+
+def add_text(root: Path, text: str) -> None:
+    """Adds a cell of text to the chapter."""
+    notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, root / "book/demo.ipynb")

@@ -162,9 +162,12 @@ def _sweep(settings):
     sweep = {}
     for setting in settings:
         name, text = _split("sweep", setting)
-        values = _value(name, f"[{text}]")
+        try:
+            values = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError:
+            values = None
         if not values or None in values:
-            raise runs.ParameterError(f"sweep {name} = {text!r}: must be values with commas between, none empty")
+            raise runs.ParameterError(f"sweep {name} = {text!r}: must be YAML values with commas between, none empty")
         if name in sweep:
             raise runs.ParameterError(f"sweep {name}: must be given once")
         sweep[name] = [_number(value) for value in values]

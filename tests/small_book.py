@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 
 import nbformat
+import pytest
 import yaml
 
 from paperwalk import evidence, runs
 
+full_only = pytest.mark.skipif(
+    os.environ.get("PAPERWALK_FAULTS") != "full", reason="only with PAPERWALK_FAULTS=full (make test-faults)"
+)
 PARAMETERS = {
     "profile": {"type": "str", "choices": list(runs.PROFILES), "help": "scale"},
     "seed": {"type": "int", "min": 0, "help": "of everything random"},

@@ -23,6 +23,7 @@ from paperwalk.runs.files import resolve_root
 RETRIES = 3  # after a worker, a node or a kernel was lost
 PATIENCE = 600  # seconds to wait for room on a full disk after the last run
 RESOURCES = {"cpus": "num_cpus", "gpus": "num_gpus", "memory_gb": "memory"}  # ours and Ray's names
+EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # a frame of HTTP/2: length, type, flags, stream
 SCALE = {"memory_gb": 10**9}  # Ray counts bytes
 
 
@@ -230,14 +231,19 @@ def _connect(address, root):
 
 
 def _check_address(address):
-    """Raises ParameterError unless something listens there: Ray itself would try for minutes."""
+    """Raises ParameterError unless something there speaks HTTP/2, as Ray's gRPC does: Ray itself would try for minutes."""
     if not address:
         return
     match = re.fullmatch(r"(?:ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
     if not match:
         raise runs.ParameterError(f"cluster = {address!r}: must be HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
+        with socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10) as peer:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
+                speaks_http2 = peer.recv(9)[3:4] == EMPTY_SETTINGS[3:4]  # it answers with its own settings
+                if not speaks_http2:
+                    raise ConnectionError("what answers is not Ray")
     except (OSError, OverflowError) as error:
         raise runs.ParameterError(f"cluster = {address!r}: cannot be reached: {error}") from error
 

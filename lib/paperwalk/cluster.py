@@ -231,7 +231,7 @@ def _connect(address, root):
 
 
 def _check_address(address):
-    """Raises ParameterError unless something there speaks HTTP/2, as Ray's gRPC does: Ray itself would try for minutes."""
+    """Raises ParameterError unless what is there speaks HTTP/2, as Ray does; Ray itself would try for minutes."""
     if not address:
         return
     match = re.fullmatch(r"(?:ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)

@@ -59,7 +59,7 @@ def main(arguments=None) -> int:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.strerror}: {error.filename}", file=sys.stderr)
+        print(runs.in_words(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

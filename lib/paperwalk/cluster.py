@@ -101,11 +101,10 @@ def _collected(tasks, board, made_from, ray, root):
             try:
                 _write(run, result, notebook, None if failure else made_from[run], root)
             except OSError as error:
-                full = f"{error.strerror}: {error.filename or run.folder(root)}"
                 if tasks or time.monotonic() - last_came < PATIENCE:
-                    yield run, "waiting", f"to be written ({full})"
+                    yield run, "waiting", f"to be written ({runs.in_words(error)})"
                     continue
-                failure = f"{run}: {full}"
+                failure = f"{run}: {runs.in_words(error)}"
             del returned[run]
             yield (run, "failed", failure) if failure else (run, "done", "")
         states = _states(board, ray)

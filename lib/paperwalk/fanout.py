@@ -136,7 +136,7 @@ def one_by_one(pending: list[Run], root=None) -> Iterator[tuple[Run, str, str]]:
         except runs.RunError as error:
             yield run, "failed", str(error)
         except OSError as error:
-            yield run, "failed", f"{run}: {error.strerror}: {error.filename}"
+            yield run, "failed", f"{run}: {runs.in_words(error)}"
         else:
             yield run, "done", ""
 

@@ -8,7 +8,7 @@ this package lies in.
 """
 
 from paperwalk.runs.execution import checkpoint_dir, execute, identity, locked, progress, work_dir
-from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, measured_hash, write_atomically
+from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, measured_hash, write_atomically
 from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
     PROFILES,
@@ -37,6 +37,7 @@ __all__ = [
     "defaults",
     "execute",
     "identity",
+    "in_words",
     "locked",
     "measured_hash",
     "notebook_path",

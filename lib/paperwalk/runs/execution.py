@@ -19,6 +19,7 @@ from paperwalk.runs.files import (
     Interrupted,
     RunError,
     code_cells,
+    in_words,
     measured_hash,
     resolve_root,
     tags_of,
@@ -107,7 +108,7 @@ def execute(
         with locked(folder):
             _run_papermill(source, folder / source.name, injected, overrides or {}, timeout, resolve_root(root))
     except OSError as error:  # of this process; a cell's own is told below
-        raise Interrupted(f"{chapter} {profile} seed {seed}: {error.strerror}: {error.filename or source}") from error
+        raise Interrupted(f"{chapter} {profile} seed {seed}: {in_words(error)}") from error
     return folder / source.name
 
 

@@ -109,6 +109,11 @@ def _prune_widgets(notebook):
         del notebook.metadata["widgets"]
 
 
+def in_words(error: OSError) -> str:
+    """What is wrong, and with which file where that is known."""
+    return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+
+
 def write_atomically(path, text: str) -> None:
     """Writes `text` (UTF-8) so that whoever reads `path` finds the old file or the new one, never a part."""
     path = Path(path)
@@ -120,7 +125,8 @@ def write_atomically(path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
+        if error.errno and not error.filename:  # a full disk does not say where
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

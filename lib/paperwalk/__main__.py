@@ -187,6 +187,8 @@ def _resources(settings):
             wanted[name] = -1.0
         if not 0 <= wanted[name] < 1e6:  # NaN neither
             raise runs.ParameterError(f"resources {name} = {text!r}: must be a number from 0 to below 1e6")
+        if name == "gpus" and wanted[name] > 1 and wanted[name] % 1:
+            raise runs.ParameterError(f"resources gpus = {text!r}: must be a whole number, or a share of one GPU")
     return wanted
 
 

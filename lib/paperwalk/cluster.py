@@ -24,7 +24,6 @@ RETRIES = 3  # after a worker, a node or a kernel was lost
 PATIENCE = 600  # seconds to wait for room on a full disk after the last run
 RESOURCES = {"cpus": "num_cpus", "gpus": "num_gpus", "memory_gb": "memory"}  # ours and Ray's names
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # a frame of HTTP/2: length, type, flags, stream
-SCALE = {"memory_gb": 10**9}  # Ray counts bytes
 
 
 def resources(run: fanout.Run, wanted: dict[str, float], root=None) -> dict[str, float]:
@@ -76,7 +75,8 @@ def _spread(asked, ray, root):
                 yield run, "failed", str(error)
                 continue
             made_from[run] = fanout.identity(run, root)
-            options = {RESOURCES[name]: amount * SCALE.get(name, 1) for name, amount in amounts.items()}
+            options = {option: amounts.get(name, 0) for name, option in RESOURCES.items()}
+            options["memory"] = int(options["memory"] * 1e9)  # bytes
             tasks[task.options(name=run.name, **options).remote(run, board, str(root))] = run
         yield from _collected(tasks, board, made_from, ray, root)
 

@@ -150,7 +150,9 @@ def follow(planned: list[Run], skipped: list[Run], events: Iterable, live: bool)
     from rich.console import Console
     from rich.live import Live
 
-    states = {run: ("skipped", "done before") if run in skipped else ("waiting", "") for run in planned}
+    states = {
+        run: ("skipped", "done before; --again runs it again") if run in skipped else ("waiting", "") for run in planned
+    }
     retried, began = set(), time.monotonic()
     console = Console(stderr=True)
     live = live and console.is_terminal

@@ -167,7 +167,7 @@ def test_a_full_disk_holds_results_up_and_loses_none(book, cluster, log):
 
 def test_a_sweep_is_collected_here_and_a_failing_cell_is_not_tried_again(book, cluster, log):
     options = ["run", "demo", "--sweep", "k=5,7", "--sweep", "fail=never,error", "--set", f"log={log}"]
-    done = paperwalk(book, *options, "--cluster", cluster.address)
+    done = paperwalk(book, *options, "--cluster", cluster.address, "--resources", "memory_gb=0.1")
     assert done.returncode == 1
     assert "\n2 done, 2 failed" in done.stdout
     assert done.stderr.splitlines()[-1].startswith("2 of 4 runs failed: demo laptop seed 0 ")

@@ -70,6 +70,7 @@ def test_a_profiles_own_values_are_the_profiles_run_however_they_are_given(book)
         (["--cluster", "--resources", "cores=1"], "resources 'cores': must be one of cpus, gpus, memory_gb"),
         (["--cluster", "--resources", "cpus=-1"], "resources cpus = '-1': must be a number from 0 to below 1e6"),
         (["--cluster", "--resources", "gpus=nan"], "resources gpus = 'nan': must be a number from 0 to below 1e6"),
+        (["--cluster", "--resources", "gpus=1.5"], "resources gpus = '1.5': must be a whole number, or a share of"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(book, arguments, message):
@@ -164,10 +165,14 @@ def test_the_table_has_a_line_for_each_run(book, capsys, monkeypatch):
     monkeypatch.setattr(Console, "is_terminal", True)
     events = [(planned[1], "running", "1/4 demo steps"), (planned[1], "retried", "0/4"), (planned[2], "failed", "oh")]
     states = fanout.follow(planned, planned[:1], events, live=True)
-    assert [states[run] for run in planned] == [("skipped", "done before"), ("retried", "0/4"), ("failed", "oh")]
+    assert [states[run] for run in planned] == [
+        ("skipped", "done before; --again runs it again"),
+        ("retried", "0/4"),
+        ("failed", "oh"),
+    ]
     out, err = capsys.readouterr()
     assert out.splitlines()[:3] == [
-        "demo laptop seed 0: skipped: done before",
+        "demo laptop seed 0: skipped: done before; --again runs it again",
         "demo laptop seed 1: retried at the second try or later: 0/4",
         "demo laptop seed 2: failed: oh",
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from paperwalk import evidence, runs
 from paperwalk.runs.files import read_notebook, resolve_root
 
+STATES = ("done", "skipped", "failed", "retried", "running", "waiting")
 MOST_RUNS = 1000  # of one command; more is a slip of the hand
 
 
@@ -144,7 +145,7 @@ def one_by_one(pending: list[Run], root=None) -> Iterator[tuple[Run, str, str]]:
 def follow(planned: list[Run], skipped: list[Run], events: Iterable, live: bool) -> dict[Run, tuple[str, str]]:
     """Shows on stderr how the runs stand while they go on, and on stdout at the end; {run: (state, note)}.
 
-    events: (run, state, note), state being waiting, running, retried, done or failed. With `live`, and on a terminal, a
+    events: (run, state, note), the state one of STATES. With `live`, and on a terminal, a
     table that changes in place; else a line for each change of state.
     """
     from rich.console import Console
@@ -169,7 +170,8 @@ def follow(planned: list[Run], skipped: list[Run], events: Iterable, live: bool)
     finally:
         for run, (state, note) in states.items():
             print(f"{run}: {state}{' at the second try or later' * (run in retried)}{f': {note}' * bool(note)}")
-        counted = ", ".join(f"{n} {state}" for state, n in Counter(state for state, _ in states.values()).items())
+        counts = Counter(state for state, _ in states.values())
+        counted = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         print(f"{counted}, in {time.monotonic() - began:.0f} s", flush=True)
     return states
 

@@ -138,7 +138,7 @@ def test_a_run_that_the_book_shows_is_done_again_when_its_text_changes(book):
 def test_one_failure_does_not_keep_the_others_from_running(book):
     done = paperwalk(book, "run", "demo", "--sweep", "fail=error,never", "--seeds", "2")
     assert done.returncode == 1
-    assert "\n2 failed, 2 done, in " in done.stdout
+    assert "\n2 done, 2 failed, in " in done.stdout
     assert done.stderr.splitlines()[-1] == (
         "2 of 4 runs failed: demo laptop seed 0 fail=error; demo laptop seed 1 fail=error"
     )
@@ -172,5 +172,5 @@ def test_the_table_has_a_line_for_each_run(book, capsys, monkeypatch):
         "demo laptop seed 1: retried at the second try or later: 0/4",
         "demo laptop seed 2: failed: oh",
     ]
-    assert out.splitlines()[3] == "1 skipped, 1 retried, 1 failed, in 0 s"
+    assert out.splitlines()[3] == "1 skipped, 1 failed, 1 retried, in 0 s"
     assert "running  1/4 demo steps" in err and "skipped  done before" in err

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -121,3 +122,27 @@ def add_text(root: Path, text: str) -> None:
     notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(notebook, root / "book/demo.ipynb")
+
+
+@contextmanager
+def mounted(folder, *options):
+    """A file system mounted on a folder; without the right to mount, the test is skipped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder):
+    """Takes all the room that is left in a folder; the file that took it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"0" * 1024):
+                pass
+        except OSError:
+            return filler

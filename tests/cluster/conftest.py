@@ -48,12 +48,14 @@ def ray_environment():
 
 
 def ours(folder):
-    """The living processes whose command line or environment names the folder of our sessions."""
+    """The living processes that work in the folder of our sessions, or whose command line names it."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        if process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            if any(folder in part for part in process.info["cmdline"] or []):
-                found.append(process)
+    for process in psutil.process_iter():
+        try:
+            mine = process.cwd().startswith(folder) or any(folder in part for part in process.cmdline())
+            found += [process] if mine and process.status() != psutil.STATUS_ZOMBIE else []
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
     return found
 
 

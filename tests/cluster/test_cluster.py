@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from paperwalk import fanout
-from small_book import full_only, lines, measured, paperwalk, start, value, wait_for
+from small_book import fill, full_only, lines, measured, mounted, paperwalk, start, value, wait_for
 
 
 class Watch(threading.Thread):
@@ -150,8 +150,6 @@ def test_a_killed_driver_loses_nothing_that_was_done(book, cluster, log):
     "they are kept until there is room, then written; no run is done again",
 )
 def test_a_full_disk_holds_results_up_and_loses_none(book, cluster, log):
-    from faults.test_runs_faults import fill, mounted
-
     options = ["--seeds", 2, "--set", f"log={log}", "--cluster", cluster.address]
     with mounted(book / "_runs/demo/results", "-t", "tmpfs", "-o", "size=64k", "tmpfs") as results:
         filler = fill(results)

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import nbformat
 import psutil
 import pytest
 
 from paperwalk import evidence
-from small_book import full_only, lines, make, measured, paperwalk, start, value, wait_for
+from small_book import fill, full_only, lines, make, measured, mounted, paperwalk, start, value, wait_for
 
 
 @pytest.fixture
@@ -50,30 +49,6 @@ def living(book):
         except psutil.Error:  # ended meanwhile, or another user's
             continue
     return found
-
-
-@contextmanager
-def mounted(folder, *options):
-    """A file system mounted on a folder; without the right to mount, the test is skipped."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder):
-    """Takes all the room that is left in a folder; the file that took it."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"0" * 1024):
-                pass
-        except OSError:
-            return filler
 
 
 # Killed

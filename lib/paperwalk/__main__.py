@@ -6,7 +6,7 @@ import sys
 
 import yaml
 
-from paperwalk import evidence, new, publish, runs
+from paperwalk import cluster, evidence, fanout, new, publish, runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +27,18 @@ def main(arguments=None) -> int:
     run.add_argument("--profile", default="laptop", help=f"scale: {', '.join(runs.PROFILES)} (default: laptop)")
     run.add_argument("--seeds", default="1", metavar="N", help="seeds 0 to N-1 (default: 1)")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
+    run.add_argument("--sweep", action="append", default=[], metavar="NAME=A,B,...", help="run with each of the values")
+    run.add_argument("--again", action="store_true", help="run also what is done")
+    run.add_argument(
+        "--cluster", nargs="?", const="", metavar="ADDRESS", help="run side by side on a Ray cluster (default: here)"
+    )
+    run.add_argument(
+        "--resources",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help=f"what a run asks of a node: {', '.join(cluster.RESOURCES)}",
+    )
     plan = commands.add_parser("plan", help="what a chapter would cost at a scale, in time, memory, disk or money")
     plan.add_argument("chapter")
     plan.add_argument("--profile", default="paper", help=f"scale: {', '.join(runs.PROFILES)} (default: paper)")
@@ -42,7 +54,12 @@ def main(arguments=None) -> int:
     try:
         given = parser.parse_args(arguments)
         if given.command == "run":
-            run_chapter(given.chapter, given.profile, _count(given.seeds), _overrides(given.set))
+            changed, sweep, wanted = _overrides(given.set), _sweep(given.sweep), _resources(given.resources)
+            if wanted and given.cluster is None:
+                raise runs.ParameterError(f"resources = {given.resources[0]!r}: must come with --cluster")
+            seeds, elsewhere = _count(given.seeds), given.cluster is not None
+            planned = fanout.plan(given.chapter, given.profile, seeds, changed, sweep, elsewhere)
+            run_chapter(planned, given.again, given.cluster, wanted)
         elif given.command == "plan":
             plan_chapter(given.chapter, given.profile, given.gpu, _share(given.mfu), _count(given.gpus, "gpus"))
         elif given.command == "list":
@@ -60,19 +77,37 @@ def main(arguments=None) -> int:
     except (runs.RunError, evidence.EvidenceError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
+    except OSError as error:
+        print(runs.in_words(error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def run_chapter(chapter, profile, seeds, overrides):
-    """Runs the seeds; the plain laptop run of seed 0 becomes what the book shows."""
-    executed = [runs.execute(chapter, profile, seed, overrides) for seed in range(seeds)]
-    if profile == "laptop" and not overrides:
-        shown = runs.promote(chapter, executed[0])
-        others = [file for file in runs.notebooks() if file.stem not in runs.chapters()]
-        refresh_reports([shown, *others])
+def run_chapter(planned, again=False, address=None, wanted=None):
+    """Runs what is not done, here or on the cluster at an address; a run that the book shows takes its place there.
+
+    Raises RunError when a run failed, after all have ended.
+    """
+    skipped = [] if again else [run for run in planned if fanout.is_done(run)]
+    pending = [run for run in planned if run not in skipped]
+    here = address is None or not pending
+    events = fanout.one_by_one(pending) if here else cluster.on_ray(pending, address, wanted)
+    states = fanout.follow(planned, skipped, events, live=not here)
+    failures = {run: note for run, (state, note) in states.items() if state == "failed"}
+    for run in planned:
+        if run.is_shown and run not in failures:
+            shown = runs.notebook_path(run.chapter)
+            if run in pending or runs.stale(shown) == "measured":
+                runs.promote(run.chapter, run.notebook())
+            others = [file for file in runs.notebooks() if file.stem not in runs.chapters()]
+            refresh_reports([shown, *others])
+    if len(failures) == 1:
+        raise runs.RunError(*failures.values())
+    if failures:
+        raise runs.RunError(f"{len(failures)} of {len(planned)} runs failed: {'; '.join(map(str, failures))}")
 
 
 def plan_chapter(chapter, profile, gpu, mfu, gpus):
@@ -109,7 +144,7 @@ def refresh_book():
     for file, what in stale.items():
         if what == "measured":
             print(f"{file.stem}: its code changed since its last run; running it (laptop, seed 0)")
-            run_chapter(file.stem, "laptop", 1, {})
+            run_chapter(fanout.plan(file.stem, "laptop", 1, {}, {}))
     refresh_reports(stale)
 
 
@@ -134,18 +169,68 @@ def _share(text):
         raise runs.ParameterError(f"mfu = {text!r}: must be a number above 0 and at most 1") from error
 
 
+def _split(option, setting):
+    """(name, text) of NAME=TEXT."""
+    name, separator, text = setting.partition("=")
+    if not separator or not name:
+        raise runs.ParameterError(f"{option} = {setting!r}: must be NAME=VALUE")
+    return name, text
+
+
+def _value(name, text):
+    """VALUE as YAML, or a number like 1e-3, which YAML takes for text."""
+    try:
+        return _number(yaml.safe_load(text) if not _is_number(text) else text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise runs.ParameterError(f"{name} = {text!r}: must be a YAML value") from error
+
+
+def _is_number(value):
+    return isinstance(value, str) and re.fullmatch(r"[-+\d.]+[eE][-+]?\d+", value)
+
+
+def _number(value):
+    return float(value) if _is_number(value) else value
+
+
 def _overrides(settings):
-    """{name: value} of NAME=VALUE texts; VALUE is YAML, or a number like 1e-3, which YAML takes for text."""
-    values = {}
+    """{name: value} of NAME=VALUE texts."""
+    return {name: _value(name, text) for name, text in (_split("set", setting) for setting in settings)}
+
+
+def _sweep(settings):
+    """{name: values} of NAME=A,B,... texts; a value may be a list in square brackets."""
+    sweep = {}
     for setting in settings:
-        name, separator, text = setting.partition("=")
-        if not separator or not name:
-            raise runs.ParameterError(f"set = {setting!r}: must be NAME=VALUE")
+        name, text = _split("sweep", setting)
         try:
-            values[name] = float(text) if re.fullmatch(r"[-+\d.]+[eE][-+]?\d+", text) else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:
-            raise runs.ParameterError(f"{name} = {text!r}: must be a YAML value") from error
-    return values
+            values = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError:
+            values = None
+        if not values or None in values:
+            raise runs.ParameterError(f"sweep {name} = {text!r}: must be YAML values with commas between, none empty")
+        if name in sweep:
+            raise runs.ParameterError(f"sweep {name}: must be given once")
+        sweep[name] = [_number(value) for value in values]
+    return sweep
+
+
+def _resources(settings):
+    """{name: number} of NAME=NUMBER texts."""
+    wanted = {}
+    for setting in settings:
+        name, text = _split("resources", setting)
+        if name not in cluster.RESOURCES:
+            raise runs.ParameterError(f"resources {name!r}: must be one of {', '.join(cluster.RESOURCES)}")
+        try:
+            wanted[name] = float(text)
+        except ValueError:
+            wanted[name] = -1.0
+        if not 0 <= wanted[name] < 1e6:  # NaN neither
+            raise runs.ParameterError(f"resources {name} = {text!r}: must be a number from 0 to below 1e6")
+        if name == "gpus" and wanted[name] > 1 and wanted[name] % 1:
+            raise runs.ParameterError(f"resources gpus = {text!r}: must be a whole number, or a share of one GPU")
+    return wanted
 
 
 if __name__ == "__main__":

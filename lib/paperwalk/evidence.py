@@ -37,9 +37,9 @@ def write(
     """Write one run's results file, atomically, and return its path.
 
     metrics: {name: {"value": finite float, "unit": str}}. data: anything JSON can hold, for figures.
-    A run of laptop, gpu or paper with exactly the profile's parameters is evidence and goes to
-    book/<chapter>/results; any other goes to _runs/<chapter>/results.
-    Raises EvidenceError naming the metric that is not finite or has no unit.
+    The file is `result_file`'s. Where the clock was set during a run that `runs.execute` started, its length by a clock
+    that cannot be set takes the place of wall_seconds. Raises EvidenceError naming the metric that is not finite or
+    has no unit.
     """
     for name, entry in metrics.items():
         if not (isinstance(entry, dict) and set(entry) == {"value", "unit"} and isinstance(entry["unit"], str)):
@@ -48,10 +48,8 @@ def write(
             raise EvidenceError(f"metric {name} = {entry['value']!r}: must be a number")
         if not math.isfinite(entry["value"]):
             raise EvidenceError(f"metric {name} = {entry['value']}: must be finite")
-    book = runs.notebook_path(chapter, root).with_suffix("")
-    faithful = profile != "ci" and parameters == runs.profile_values(chapter, profile, root) | {"seed": seed}
-    folder = (book if faithful else book.parents[1] / "_runs" / chapter) / "results"
-    folder.mkdir(parents=True, exist_ok=True)
+    file = result_file(chapter, parameters | {"profile": profile, "seed": seed}, root)
+    file.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "schema": SCHEMA,
         "chapter": chapter,
@@ -61,14 +59,26 @@ def write(
         "metrics": metrics,
         "data": data,
         "code_hash": os.environ.get("PAPERWALK_CODE") or runs.measured_hash(runs.notebook_path(chapter, root)),
-        "wall_seconds": round(wall_seconds, 1),
+        "wall_seconds": round(_steady(wall_seconds), 1),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **_machine(),
-        **_commit(book),
+        **commit(file.parent),
     }
-    file = folder / f"{profile}-seed{seed}.json"
     runs.write_atomically(file, json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return file
+
+
+def result_file(chapter: str, parameters: dict, root=None) -> Path:
+    """Where a run with these parameters (profile and seed among them) writes its results.
+
+    A run of laptop, gpu or paper with exactly the profile's parameters is evidence: book/<chapter>/results. Any other's
+    are in _runs/<chapter>/results. The file is named as the run is (`runs.run_name`).
+    """
+    profile, seed = parameters["profile"], parameters["seed"]
+    faithful = profile != "ci" and parameters == runs.profile_values(chapter, profile, root) | {"seed": seed}
+    book = runs.notebook_path(chapter, root).with_suffix("")
+    folder = book if faithful else book.parents[1] / "_runs" / chapter
+    return folder / "results" / f"{runs.run_name(chapter, parameters, root)}.json"
 
 
 def read(file: Path) -> dict:
@@ -146,7 +156,20 @@ def _peak_memory():
     return total or psutil.Process().memory_info().rss
 
 
-def _commit(folder):
+def _steady(wall_seconds):
+    """wall_seconds, or where the system's clock was set since the run began the seconds that a steady one counts."""
+    if "PAPERWALK_CLOCKS" not in os.environ:
+        return wall_seconds
+    clock, steady = map(float, os.environ["PAPERWALK_CLOCKS"].split())
+    seconds = time.monotonic() - steady
+    return wall_seconds if abs(time.time() - clock - seconds) < 1 else seconds
+
+
+def commit(folder: Path) -> dict:
+    """{"git_commit", "git_dirty"} of the repository that the folder lies in; PAPERWALK_COMMIT names those of a copy."""
+    if "PAPERWALK_COMMIT" in os.environ:
+        return json.loads(os.environ["PAPERWALK_COMMIT"])
+
     def git(*arguments):
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None

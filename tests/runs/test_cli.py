@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -131,7 +132,9 @@ def test_a_run_with_other_parameters_leaves_the_book_alone(book):
     done = paperwalk(book, "run", "demo", "--set", "steps=2", "--set", "lr=1e-5")
     assert done.returncode == 0, done.stderr
     assert "-y '{lr: 1.0e-05, seed: 0, steps: 2}'" in done.stdout
-    injected = (book / "_runs/demo/laptop-seed0/demo.ipynb").read_text()
+    (folder,) = (book / "_runs/demo").iterdir()
+    assert re.fullmatch(r"laptop-lr=1e-05,steps=2-[0-9a-f]{8}-seed0", folder.name)
+    injected = (folder / "demo.ipynb").read_text()
     assert "steps = 2" in injected and "lr = 1e-05" in injected
     assert (book / "book/demo.ipynb").read_bytes() == before
 
@@ -152,9 +155,10 @@ def test_a_failing_cell_ends_with_status_1_and_leaves_notebook_and_evidence_unto
     before = listing(book / "book")
     done = paperwalk(book, "run", "demo", "--set", "fail=error")
     assert done.returncode == 1
+    (executed,) = (book / "_runs/demo").glob("laptop-fail=error-*-seed0/demo.ipynb")
     assert done.stderr.splitlines()[-1].rpartition("\x1b[A")[2] == (  # behind what a cell's progress bar left
         'demo: code cell 6 (if p.fail == "error": raise ValueError("the \\x1b[31msky\\x1b[) failed: '
-        "ValueError: the sky fell; what ran until then is in _runs/demo/laptop-seed0/demo.ipynb"
+        f"ValueError: the sky fell; what ran until then is in {executed.relative_to(book)}"
     )
     assert "Traceback" not in done.stderr
     assert listing(book / "book") == before

@@ -7,8 +7,8 @@ files and claims); all other code measures. Functions take the repository's root
 this package lies in.
 """
 
-from paperwalk.runs.execution import checkpoint_dir, execute, progress, work_dir
-from paperwalk.runs.files import ROOT, RunError, cited, measured_hash, write_atomically
+from paperwalk.runs.execution import checkpoint_dir, execute, identity, locked, progress, work_dir
+from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, measured_hash, write_atomically
 from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
     PROFILES,
@@ -19,6 +19,7 @@ from paperwalk.runs.parameters import (
     notebook_path,
     profile_values,
     profiles,
+    run_name,
     schema,
     validate,
 )
@@ -26,6 +27,7 @@ from paperwalk.runs.parameters import (
 __all__ = [
     "PROFILES",
     "ROOT",
+    "Interrupted",
     "ParameterError",
     "RunError",
     "chapters",
@@ -34,6 +36,9 @@ __all__ = [
     "cited",
     "defaults",
     "execute",
+    "identity",
+    "in_words",
+    "locked",
     "measured_hash",
     "notebook_path",
     "notebooks",
@@ -43,6 +48,7 @@ __all__ = [
     "promote",
     "refresh",
     "reported_hash",
+    "run_name",
     "schema",
     "stale",
     "validate",

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,32 +16,37 @@ import yaml
 from paperwalk.runs.files import (
     ANSI,
     KERNELSPEC,
+    Interrupted,
     RunError,
     code_cells,
+    in_words,
     measured_hash,
     resolve_root,
     tags_of,
     write_atomically,
 )
-from paperwalk.runs.parameters import notebook_path, profile_file, validate
+from paperwalk.runs.parameters import notebook_path, profile_file, profile_values, run_name, validate
 
 TIMEOUT = 3600  # seconds that one cell may take
 
 
-def work_dir(chapter: str, profile: str, seed: int, root=None) -> Path:
-    """Folder for a run's executed notebook and checkpoints; made if need be."""
-    folder = resolve_root(root) / "_runs" / chapter / f"{profile}-seed{seed}"
+def work_dir(chapter: str, profile: str, seed: int, root=None, overrides: dict | None = None) -> Path:
+    """Folder for a run's executed notebook and checkpoints, `_runs/<chapter>/<run_name>`; made if need be."""
+    return _folder(chapter, profile_values(chapter, profile, root) | {"seed": seed} | (overrides or {}), root)
+
+
+def _folder(chapter, parameters, root):
+    folder = resolve_root(root) / "_runs" / chapter / run_name(chapter, parameters, root)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
-    """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
+def identity(chapter: str, parameters: dict, root=None) -> str:
+    """Hash of all that a run's results follow from: its parameters, and the present measuring code.
 
-    Another value, or another line of measuring code in the notebook or of kernels, models, training and generation in
-    the library, means another folder: a run never goes on from a stranger's checkpoint.
+    That is the notebook's, and of the library the kernels, models, training and generation.
     """
-    identity = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
+    text = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
     library = Path(__file__).parents[1]
     for file in sorted(
         [
@@ -49,11 +55,41 @@ def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
             *map(library.joinpath, ("training.py", "generation.py")),
         ]
     ):
-        identity += file.read_text(encoding="utf-8")
-    folder = work_dir(chapter, parameters["profile"], parameters["seed"], root)
-    folder /= f"checkpoints-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        text += file.read_text(encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
+    """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
+
+    Another `identity` means another folder: a run never goes on from a stranger's checkpoint.
+    """
+    folder = _folder(chapter, parameters, root) / f"checkpoints-{identity(chapter, parameters, root)[:12]}"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@contextmanager
+def locked(folder: Path):
+    """Keeps a run's folder for this process; the lock of a process that has ended, however it did, is no lock.
+
+    Raises RunError naming the process that holds it.
+    """
+    import filelock
+
+    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        other = owner.read_text() if owner.exists() else "another"
+        raise RunError(
+            f"{folder.parent.name} {folder.name}: process {other} is running it; wait for its end"
+        ) from error
+    try:
+        write_atomically(owner, f"{os.getpid()}")
+        yield
+    finally:
+        lock.release()
 
 
 def execute(
@@ -63,21 +99,36 @@ def execute(
 
     `timeout` in seconds, a cell. Prints the plain papermill command it stands for; bars on stderr show the
     cells and, within a cell, `progress`. Raises ParameterError before anything is written, and RunError when
-    a cell fails.
+    a cell fails or another process runs the same: Interrupted where the kernel was killed or the disk is full.
     """
-    injected = validate(chapter, profile, seed, overrides, root)
+    injected = validate(chapter, profile, seed, overrides, root=root)
+    source = notebook_path(chapter, root)
+    try:
+        folder = work_dir(chapter, profile, seed, root, overrides)
+        with locked(folder):
+            _run_papermill(source, folder / source.name, injected, overrides or {}, timeout, resolve_root(root))
+    except OSError as error:  # of this process; a cell's own is told below
+        raise Interrupted(f"{chapter} {profile} seed {seed}: {in_words(error)}") from error
+    return folder / source.name
+
+
+def _run_papermill(source, executed, injected, overrides, timeout, root):
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from papermill.iorw import LocalHandler, papermill_io
 
-    root = resolve_root(root)
-    source = notebook_path(chapter, root)
-    executed = work_dir(chapter, profile, seed, root) / source.name
+    chapter, profile, seed = source.stem, injected["profile"], injected["seed"]
     files = (source, executed, profile_file(chapter, profile, root))
     book, result, values = (file.relative_to(root).as_posix() for file in files)
-    rest = yaml.safe_dump({"seed": seed} | (overrides or {}), default_flow_style=True, width=math.inf).strip()
+    rest = yaml.safe_dump({"seed": seed} | overrides, default_flow_style=True, width=math.inf).strip()
     command = ["papermill", book, result, "-f", values, "-y", rest, "--execution-timeout", str(timeout)]
     print(shlex.join(command), flush=True)
 
+    class Whole(LocalHandler):
+        def write(self, buf, path):  # papermill's own, after each cell, can leave half a notebook
+            write_atomically(path, buf)
+
+    papermill_io.register(str(executed), Whole())
     progress_file = executed.with_name("progress.json")
     progress_file.unlink(missing_ok=True)
     try:
@@ -86,6 +137,7 @@ def execute(
                 PAPERWALK_ROOT=str(root),
                 PAPERWALK_PROGRESS=str(progress_file),
                 PAPERWALK_CODE=measured_hash(source),  # what runs, should the file change meanwhile
+                PAPERWALK_CLOCKS=f"{time.time()} {time.monotonic()}",  # whether the clock is set meanwhile
             ),
             _live_bar(progress_file),
         ):
@@ -101,14 +153,14 @@ def execute(
                 config=kernel_config(),
             )
     except PapermillExecutionError as error:
-        raise _run_error(executed, f"{error.ename}: {error.evalue}", root) from error
+        kind = Interrupted if error.ename == "OSError" else RunError  # a full disk
+        raise _run_error(executed, f"{error.ename}: {error.evalue}", root, kind) from error
     except TimeoutError as error:
         raise _run_error(executed, f"it took longer than {timeout} s", root) from error
     except RuntimeError as error:  # the kernel died, or did not start
-        raise _run_error(executed, f"{error} (out of memory?)", root) from error
+        raise _run_error(executed, f"{error} (out of memory?)", root, Interrupted) from error
     finally:
         progress_file.unlink(missing_ok=True)
-    return executed
 
 
 def progress(iterable, total: int, label: str):
@@ -137,8 +189,8 @@ def kernel_config():
     return Config(KernelManager={"transport_encryption": "auto" if zmq.has("curve") else "disabled"})
 
 
-def _run_error(executed, what, root):
-    """RunError for the last cell that papermill ended in the notebook saved at `executed`."""
+def _run_error(executed, what, root, kind=RunError):
+    """A RunError for the last cell that papermill ended in the notebook saved at `executed`."""
     cells = [cell for cell in code_cells(executed) if "injected-parameters" not in tags_of(cell)]
     ended = [n for n, cell in enumerate(cells, 1) if cell["metadata"].get("papermill", {}).get("end_time")]
     where = "its kernel"
@@ -147,7 +199,7 @@ def _run_error(executed, what, root):
         where = f"code cell {ended[-1]} ({first_line[:60]})"
     what = " ".join(ANSI.sub("", what).split())
     part = executed.relative_to(root).as_posix()
-    return RunError(f"{executed.stem}: {where} failed: {what}; what ran until then is in {part}")
+    return kind(f"{executed.stem}: {where} failed: {what}; what ran until then is in {part}")
 
 
 @contextmanager

@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """A notebook did not run to its end; one line names the notebook, the cell and the error."""
 
 
+class Interrupted(RunError):
+    """A run ended for a cause outside its code, a killed kernel or a full disk: it may go better the next time."""
+
+
 def resolve_root(root) -> Path:
     """The repository's root: the one given, or for None the default."""
     return ROOT if root is None else Path(root).resolve()
@@ -105,6 +109,11 @@ def _prune_widgets(notebook):
         del notebook.metadata["widgets"]
 
 
+def in_words(error: OSError) -> str:
+    """What is wrong, and with which file where that is known."""
+    return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+
+
 def write_atomically(path, text: str) -> None:
     """Writes `text` (UTF-8) so that whoever reads `path` finds the old file or the new one, never a part."""
     path = Path(path)
@@ -115,5 +124,9 @@ def write_atomically(path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say where
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

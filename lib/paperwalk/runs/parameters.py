@@ -2,8 +2,11 @@
 
 import ast
 import ctypes
+import hashlib
+import json
 import math
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,11 +78,29 @@ def profile_values(chapter: str, profile: str, root=None) -> dict:
     return defaults(chapter, root) | read_mapping(profile_file(chapter, profile, root))
 
 
-def check(chapter: str, values: dict, only_known: bool = False, root=None) -> SimpleNamespace:
+def run_name(chapter: str, parameters: dict, root=None) -> str:
+    """Name of the run with these parameters (profile and seed among them): of its folder, and of its results file.
+
+    `laptop-seed0` for a profile's own values, `laptop-h=5,k=8-1f2e3d4c-seed0` where others take their place: two
+    runs whose parameters differ never share a name.
+    """
+    profile, seed = parameters["profile"], parameters["seed"]
+    of_profile = profile_values(chapter, profile, root) | {"seed": seed}
+    changed = {name: value for name, value in parameters.items() if of_profile.get(name, ...) != value}
+    if not changed:
+        return f"{profile}-seed{seed}"
+    exact = json.dumps(changed, sort_keys=True)
+    readable = ",".join(f"{name}={value}" for name, value in sorted(changed.items()))
+    readable = re.sub(r"[^\w.,=-]+", "_", readable, flags=re.ASCII)[:60]
+    return f"{profile}-{readable}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}-seed{seed}"
+
+
+def check(chapter: str, values: dict, only_known: bool = False, elsewhere: bool = False, root=None) -> SimpleNamespace:
     """The chapter's parameters out of `values`, each found to be what parameters.yml allows.
 
     With `only_known`, `values` is a notebook's `globals()`: names that are no parameters are passed over,
-    unless papermill injected them. Raises ParameterError for what is unknown, missing or not allowed.
+    unless papermill injected them. With `elsewhere`, for a run on another machine, this one may lack a GPU.
+    Raises ParameterError for what is unknown, missing or not allowed.
     A bool is no number; an int is accepted for a float; NaN, infinity and empty lists are refused.
     """
     specs = schema(chapter, root)
@@ -95,13 +116,18 @@ def check(chapter: str, values: dict, only_known: bool = False, root=None) -> Si
             raise ParameterError(f"missing parameter {name!r}: all of {', '.join(sorted(specs))} are needed")
     for name, spec in specs.items():
         _check_one(name, values[name], spec, values)
-    if values.get("device") == "cuda" and not _has_cuda_device():
+    if values.get("device") == "cuda" and not elsewhere and not _has_cuda_device():
         raise ParameterError("device = 'cuda': must be auto or cpu here (no CUDA device was found)")
     return SimpleNamespace(**{name: values[name] for name in specs})
 
 
-def validate(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> dict:
-    """The values that a run injects: the profile file's, the seed and `overrides`. Raises ParameterError."""
+def validate(
+    chapter: str, profile: str, seed: int, overrides: dict | None = None, elsewhere: bool = False, root=None
+) -> dict:
+    """The values that a run injects: the profile file's, the seed and `overrides`. Raises ParameterError.
+
+    `elsewhere` as for `check`.
+    """
     overrides = overrides or {}
     for name in ("profile", "seed"):
         if name in overrides:
@@ -112,7 +138,7 @@ def validate(chapter: str, profile: str, seed: int, overrides: dict | None = Non
         raise ParameterError(
             f"profile = {_short(injected.get('profile'))}: must be {profile} in {profile}.yml of {chapter}"
         )
-    check(chapter, defaults(chapter, root) | injected, root=root)
+    check(chapter, defaults(chapter, root) | injected, elsewhere=elsewhere, root=root)
     return injected
 
 

@@ -52,6 +52,25 @@ def save(path: Path, tensors: dict[str, torch.Tensor], notes: dict) -> None:
                 _remove(temporary)
 
 
+def prepare(path: Path) -> None:
+    """Make the folder of `path` and clear away what a kill left in it. All workers call this together.
+
+    Raises TrainingError where nothing can be written: better now than after the first hours of training.
+    """
+
+    def clear():
+        temporary = _beside(path, "tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(temporary)
+            temporary.touch()
+            temporary.unlink()
+        except OSError as error:
+            raise TrainingError(f"{path}: no checkpoint can be written there ({error})") from error
+
+    distributed.together(lambda: clear() if distributed.rank() == 0 else None)
+
+
 def load(path: Path, identity: dict):
     """The newest whole checkpoint at `path`, open for reading (`Saved`), or None. All workers call this together.
 
@@ -59,7 +78,6 @@ def load(path: Path, identity: dict):
     for one of another run (`identity` differs) and where none is whole.
     """
     first, problems = distributed.rank() == 0, []
-    distributed.together(lambda: _prepare(path) if first else None)
     for candidate in (path, _beside(path, "previous")):
         if not distributed.of_first(candidate.exists()):
             continue
@@ -112,8 +130,8 @@ def _write_file(path, tensors, notes):
 
 def _check_file(path):
     with safe_open(path, framework="pt") as file:
-        metadata, names = file.metadata(), list(file.keys())
-    claimed = metadata.pop("sha256")
+        metadata, names = file.metadata() or {}, list(file.keys())
+    claimed = metadata.pop("sha256", "")
     with open(path, "rb") as file:
         start = file.read(8)
         header = start + file.read(int.from_bytes(start, "little"))
@@ -161,7 +179,7 @@ def _check_folder(folder):
 
     content = (folder / NOTES).read_bytes()
     notes = json.loads(content)
-    claimed, files = notes.pop("sha256"), notes.pop("files")
+    claimed, files = notes.pop("sha256", ""), notes.pop("files", {})
     if hashlib.sha256(_blanked(content, claimed)).hexdigest() != claimed:
         raise ValueError(f"the checksum of {NOTES} is wrong")
     if {file.name for file in folder.glob("*.safetensors")} != files.keys():
@@ -176,7 +194,9 @@ def _read_folder(folder, tensors):
     import torch.distributed.checkpoint as dcp
 
     reader = dcp.HuggingFaceStorageReader(str(folder))
-    dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is meant: one process reads all
+        dcp.load(tensors, storage_reader=reader)
 
 
 # --- bytes ------------------------------------------------------------------------------------------
@@ -188,7 +208,7 @@ def _sealed(content, digest):
 
 def _blanked(content, claimed):
     if not re.fullmatch(r"[0-9a-f]{64}", claimed):
-        raise ValueError("its checksum is wrong")
+        raise ValueError("it has no checksum")
     return content.replace(BLANK.replace(b"0" * 64, claimed.encode()), BLANK, 1)
 
 
@@ -228,15 +248,6 @@ def _remove(path):
         path.rmdir()
     else:
         path.unlink(missing_ok=True)
-
-
-def _prepare(path):
-    """The folder, and what a kill left half-written in it removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(_beside(path, "tmp"))
-    except OSError as error:
-        raise TrainingError(f"{path}: no checkpoint can be written there ({error})") from error
 
 
 def _put_into_place(temporary, path):

@@ -49,11 +49,12 @@ def launch(train_function, workers, gpus_per_worker=0, cpus_per_worker=1, retrie
         raise DistributedError(
             f"workers = {workers}: needs Ray Train, which is not installed (pip install -r requirements-cluster.txt)"
         ) from error
-    resources = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    gpu = gpus_per_worker > 0
+    resources = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpu else {})
     trainer = TorchTrainer(
         train_function,
-        torch_config=TorchConfig(backend="nccl" if gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(workers, use_gpu=bool(gpus_per_worker), resources_per_worker=resources),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             storage_path=None if storage is None else str(storage),
             failure_config=FailureConfig(max_failures=retries),
@@ -63,7 +64,7 @@ def launch(train_function, workers, gpus_per_worker=0, cpus_per_worker=1, retrie
         trainer.fit()
     except Exception as error:  # each version of Ray has classes of its own for this
         causes = getattr(error, "worker_failures", None) or {0: error}
-        cause = " ".join(str(next(iter(causes.values()))).split())
+        cause = (str(next(iter(causes.values()))).strip() or repr(error)).splitlines()[-1].strip()
         raise DistributedError(f"workers = {workers}: they failed more than {retries} times: {cause}") from error
 
 
@@ -167,7 +168,7 @@ def replica(model: nn.Module) -> nn.Module:
         return model
     # a parameter that some micro-batches do not use is allowed, as on one process; where there is none DDP complains
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-    return _Replica(model, broadcast_buffers=False, find_unused_parameters=True)
+    return _Replica(model, find_unused_parameters=True)
 
 
 def share(micro_batches: list) -> list[tuple]:

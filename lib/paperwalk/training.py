@@ -130,6 +130,8 @@ def train(
     if checkpoint is not None:
         checkpoint, identity = Path(checkpoint), _identity(model, config, label)
         log = _resume(checkpoints.load(checkpoint, identity), model, optimizer, named, device, config)
+        if len(log) < config.steps:
+            checkpoints.prepare(checkpoint)
     supervised = log[-1]["supervised"] if log else 0
 
     computing = distributed.replica(model)

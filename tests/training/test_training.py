@@ -424,10 +424,6 @@ def test_crash_while_writing_leaves_the_previous_checkpoint(tmp_path, monkeypatc
     assert_same(whole, again)
     assert sorted(os.listdir(tmp_path)) == ["run", "run.previous", "whole", "whole.previous"]
 
-    path.with_name("run.tmp").write_bytes(b"half a file")
-    noisy_run(path)
-    assert not path.with_name("run.tmp").exists(), "a finished run clears up as well"
-
 
 # --- kill -9 --------------------------------------------------------------------------------------
 

@@ -153,6 +153,28 @@ def run_and_be_killed(folder):
     run(folder / "run", True, torch.float32, batches, True)
 
 
+def run_announced(path, pipe):
+    """60 steps, a checkpoint every 7; tells of every step and every move of a file, and waits to be let go on."""
+    warnings.filterwarnings("ignore", ".*missing; going on from the checkpoint before it")
+    replace = os.replace
+
+    def wait(event):
+        pipe.send(event)
+        pipe.recv()
+
+    def batches(step):
+        wait(f"step {step}")
+        return micro_batches(step)
+
+    def announced_replace(*args):
+        wait(f"replace {args[1].name}")
+        replace(*args)
+
+    os.replace = announced_replace
+    config = TrainConfig(steps=60, lr=0.02, warmup=5, checkpoint_every=7)
+    train(Tiny(dropout=0.3), batches, noisy_loss, config, path, progress=False)
+
+
 def run_often_saved(path, steps):
     """Train on generators that a resume must put back, with a checkpoint every third step; marks its first step."""
     warnings.filterwarnings("ignore", ".*missing; going on from the checkpoint before it")  # killed between two moves

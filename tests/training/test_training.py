@@ -1,13 +1,11 @@
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from paperwalk.training import TrainConfig, TrainingError, lr_at, train
+from training import jobs
 from training.tiny import Tiny, assert_same, loss_fn, micro_batches, noisy_loss, tensors_of
+from training.workers import process
 
 # --- schedule and settings ------------------------------------------------------------------------
 
@@ -228,6 +228,35 @@ def test_loss_without_parameters():
         train(Tiny(), micro_batches, lambda m, b: (torch.ones(()), 1), TrainConfig(2, 1e-2))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_what_to_lower(error):
+    def loss(model, batch):
+        raise error
+
+    with pytest.raises(TrainingError, match=r"^step 0: out of memory; lower the rows or the length") as raised:
+        train(Tiny(), micro_batches, loss, TrainConfig(2, 1e-2))
+    said = str(raised.value)
+    assert "micro-batch, here (5,) and (5,)" in said and "the width of the model, here 120 weights" in said
+    assert "\n" not in said
+    with pytest.raises(TrainingError, match="step 1: evaluate: out of memory; lower"):
+        train(Tiny(), micro_batches, loss_fn, TrainConfig(2, 1e-2), evaluate=lambda model: loss(model, None))
+
+
+def test_other_errors_of_a_loss_are_its_own():
+    def loss(model, batch):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+        train(Tiny(), micro_batches, loss, TrainConfig(2, 1e-2))
+
+
 def test_frozen_parameters_stay():
     model = Tiny()
     model.mix.weight.requires_grad_(False)
@@ -428,54 +457,26 @@ def test_crash_while_writing_leaves_the_previous_checkpoint(tmp_path, monkeypatc
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def killable_run(path, wait):
-    """60 steps, a checkpoint every 7; `wait` is told of every step and of every replacement of the file."""
-    torch.set_num_threads(1)
-    replace = os.replace
-
-    def announced_replace(*args):
-        wait(f"replace {Path(args[1]).name}")
-        replace(*args)
-
-    def batches(step):
-        wait(f"step {step}")
-        return micro_batches(step)
-
-    os.replace = announced_replace
-    try:
-        config = TrainConfig(steps=60, lr=0.02, warmup=5, checkpoint_every=7)
-        return train(Tiny(dropout=0.3), batches, noisy_loss, config, checkpoint=path)
-    finally:
-        os.replace = replace
-
-
 def child_until(path, event):
     """Run a child; SIGKILL it at the given event (None: let it finish). -> its events."""
-    command = [sys.executable, __file__, str(path)]
-    tests = str(Path(__file__).parents[1])
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")])),
-    }
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
-        events = []
-        for line in child.stdout:
-            events.append(line.strip())
+    ours, theirs = multiprocessing.Pipe()
+    child = process(jobs.run_announced, path, theirs)
+    theirs.close()
+    events = []
+    with suppress(EOFError):
+        while True:
+            events.append(ours.recv())
             if events[-1] == event:
-                child.send_signal(signal.SIGKILL)
+                child.kill()
                 break
-            child.stdin.write("\n")  # the child goes on only when told, so the kill cannot come too late
-            child.stdin.flush()
-        child.stdin.close()
-    assert child.returncode == (0 if event is None else -signal.SIGKILL)
+            ours.send("go on")  # the child waits for it, so the kill cannot come too late
+    child.join()
+    assert child.exitcode == (0 if event is None else -signal.SIGKILL)
     return events
 
 
 def test_sigkill_and_resume_equals_undisturbed(tmp_path):
-    threads = torch.get_num_threads()
-    log = killable_run(tmp_path / "whole", lambda event: None)
-    torch.set_num_threads(threads)
-
+    child_until(tmp_path / "whole", None)
     path = tmp_path / "killed"
     # before the first checkpoint; between two; between writing and moving that of step 28: its forerunner, itself
     events = "step 4", "step 26", "replace killed.previous", "replace killed", "step 47", None
@@ -484,7 +485,7 @@ def test_sigkill_and_resume_equals_undisturbed(tmp_path):
     tensors, metadata = tensors_of(path)
     whole, whole_metadata = tensors_of(tmp_path / "whole")
     assert_same(tensors, whole)
-    assert metadata == whole_metadata and json.loads(metadata["log"]) == log
+    assert metadata == whole_metadata
     assert sorted(os.listdir(tmp_path)) == ["killed", "killed.previous", "whole", "whole.previous"]
 
 
@@ -520,12 +521,3 @@ def test_cuda_resume_restores_the_device_generator(tmp_path):
     assert draws == undisturbed[8:], "two micro-batches a step: the resumed run draws from step 4 on"
     assert len(log) == 8
     torch.testing.assert_close(again, whole)
-
-
-def _say_and_wait(event):
-    print(event, flush=True)
-    sys.stdin.readline()
-
-
-if __name__ == "__main__":
-    killable_run(Path(sys.argv[1]), _say_and_wait)

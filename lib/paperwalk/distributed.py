@@ -8,7 +8,6 @@ each (FSDP2). `launch` starts such workers from a notebook.
 import hashlib
 import math
 import os
-import warnings
 from contextlib import nullcontext
 
 import torch
@@ -166,8 +165,7 @@ def replica(model: nn.Module) -> nn.Module:
 
     if isinstance(model, FSDPModule):
         return model
-    # a parameter that some micro-batches do not use is allowed, as on one process; where there is none DDP complains
-    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    # micro-batches may leave parameters unused, as on one process; where none does, DDP remarks on it once
     return _Replica(model, find_unused_parameters=True)
 
 

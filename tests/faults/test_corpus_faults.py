@@ -22,9 +22,7 @@ FAULTS = {
 lines = pytest.mark.parametrize(
     ("line", "says"),
     [
-        pytest.param(
-            *case, id=name, marks=pytest.mark.fault(f"{name} in a text file", "clear error: file, line, reason")
-        )
+        pytest.param(*case, id=name, marks=pytest.mark.fault(f"{name} in a text file", "clear error: file and line"))
         for name, case in FAULTS.items()
     ],
 )

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import time
 import warnings
@@ -119,81 +120,93 @@ def assert_recovers(path, whole, says, first=18):
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def kill_at_random(start, stop, started, duration):
-    """Start something, kill it at a random moment between its first step and its usual end."""
-    for _ in range(5):
-        started.unlink(missing_ok=True)
-        running = start()
-        while not started.exists():
+def duration_of(run, path):
+    """Seconds from the first step of an undisturbed run to its end."""
+    path.parent.mkdir()
+    running = run(path)
+    while not path.with_name("started").exists():
+        time.sleep(0.001)
+    begun = time.monotonic()
+    running.join()
+    return time.monotonic() - begun
+
+
+def killed_at_random(run, folder, duration):
+    """The path of a run that was killed at a random moment between its first step and its usual end."""
+    for attempt in range(10):
+        path = folder / str(attempt) / "run"
+        path.parent.mkdir(parents=True)
+        running = run(path)
+        while not path.with_name("started").exists():
             time.sleep(0.001)
         time.sleep(random.random() * duration)
-        if stop(running):
-            return
+        if running.kill_and_see():
+            return path
     pytest.fail("it ended each time before it was killed")
+
+
+class OneProcess:
+    """120 steps, a checkpoint every third, in one process."""
+
+    def __init__(self, path):
+        self.child = process(jobs.run_often_saved, path, 120)
+
+    def join(self):
+        self.child.join()
+        assert self.child.exitcode == 0
+
+    def kill_and_see(self):
+        self.child.kill()
+        self.child.join()
+        return self.child.exitcode == -signal.SIGKILL
+
+
+class TwoWorkers:
+    """60 steps, a checkpoint every third, by two workers."""
+
+    def __init__(self, path):
+        self.workers = Workers(2)
+        self.workers.start(jobs.run_often_saved, path, 60)
+
+    def join(self):
+        assert self.workers.results() == [None, None]
+        self.workers.close()
+
+    def kill_and_see(self):
+        ended = any(pipe.poll() for pipe in self.workers.pipes)
+        self.workers.close()
+        return not ended
 
 
 @pytest.mark.fault("kill -9 of the training process at a random moment", "goes on from its checkpoint to the same bits")
 @pytest.mark.slow
 def test_kill_at_random_moments(tmp_path):
-    kills, steps, undisturbed = 20 if FULL else 5, 240, tmp_path / "undisturbed"
-    child = process(jobs.run_often_saved, undisturbed, steps)
-    while not (tmp_path / "started").exists():
-        time.sleep(0.001)
-    begun = time.monotonic()
-    child.join()
-    duration = time.monotonic() - begun
-
-    def stop(child):
-        child.kill()
-        child.join()
-        return child.exitcode == -9
-
-    reached, same = [], 0
+    kills, undisturbed = 20 if FULL else 5, tmp_path / "undisturbed" / "run"
+    duration = duration_of(OneProcess, undisturbed)
+    reached = []
     for i in range(kills):
-        path = tmp_path / f"killed{i}"
-        start = lambda: process(jobs.run_often_saved, path, steps)
-        kill_at_random(start, stop, tmp_path / "started", duration)
-        left = [file for file in (path, path.with_name(path.name + ".previous")) if file.exists()]
+        path = killed_at_random(OneProcess, tmp_path / str(i), duration)
+        left = [file for file in (path, path.with_name("run.previous")) if file.exists()]
         reached.append(int(tensors_of(left[0])[1]["step"]) if left else 0)
-        again = process(jobs.run_often_saved, path, steps)
-        again.join()
-        assert again.exitcode == 0
+        OneProcess(path).join()
         assert_equal_checkpoints(path, undisturbed)
-        assert not path.with_name(path.name + ".tmp").exists()
-        same += 1
-    print(f"{same} of {kills} equal the undisturbed run; checkpoints found after the kills: steps {sorted(reached)}")
-    assert same == kills and len(set(reached)) > 1
+        assert sorted(os.listdir(path.parent)) == ["run", "run.previous", "started"]
+    print(f"{len(reached)} of {kills} killed runs end in the same bits; their checkpoints: steps {sorted(reached)}")
+    assert len(set(reached)) > 1
 
 
 @pytest.mark.fault("kill -9 of all workers of a distributed training", "goes on from its checkpoint to the same bits")
 @pytest.mark.slow
 def test_kill_of_all_workers_at_random_moments(tmp_path):
-    kills, steps, undisturbed = 6 if FULL else 2, 60, tmp_path / "undisturbed"
-    workers = Workers(2)
-    begun = time.monotonic()
-    workers(jobs.run_often_saved, undisturbed, steps)
-    duration = time.monotonic() - begun
-    workers.close()
-
-    def start():
-        workers = Workers(2)
-        workers.start(jobs.run_often_saved, path, steps)
-        return workers
-
-    def stop(workers):
-        ended = any(pipe.poll() for pipe in workers.pipes)
-        workers.close()
-        return not ended
-
+    kills, undisturbed = 6 if FULL else 2, tmp_path / "undisturbed" / "run"
+    duration = duration_of(TwoWorkers, undisturbed)
     for i in range(kills):
-        path = tmp_path / f"killed{i}"
-        kill_at_random(start, stop, tmp_path / "started", duration * 0.8)
-        workers = Workers(2)
-        assert workers(jobs.run_often_saved, path, steps) == [None, None]
-        workers.close()
-        assert sorted(file.name for file in path.iterdir()) == sorted(file.name for file in undisturbed.iterdir())
+        path = killed_at_random(TwoWorkers, tmp_path / str(i), duration)
+        TwoWorkers(path).join()
+        assert sorted(os.listdir(path)) == sorted(os.listdir(undisturbed))
         for file in undisturbed.glob("*.safetensors"):
             assert_same(load_file(path / file.name), load_file(file))
+    print(f"{i + 1} of {kills} runs of two workers, killed, end in the same bits")
 
 
 # --- damaged checkpoints --------------------------------------------------------------------------

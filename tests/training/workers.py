@@ -38,6 +38,9 @@ class Workers:
     def __call__(self, function, *args):
         """The results of function(*args) by rank, or exceptions in their place."""
         self.start(function, *args)
+        return self.results()
+
+    def results(self):
         for pipe in self.pipes:
             assert pipe.poll(60), "a worker hangs"
         return [pipe.recv() for pipe in self.pipes]

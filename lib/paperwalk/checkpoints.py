@@ -41,6 +41,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], notes: dict) -> None:
     for instance for want of space; what was there is then untouched and no half-written file stays.
     """
     temporary, first = _beside(path, "tmp"), distributed.rank() == 0
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         (_write_folder if dist.is_initialized() else _write_file)(temporary, tensors, notes)
         distributed.together(lambda: _put_into_place(temporary, path) if first else None)
@@ -123,7 +124,7 @@ class Saved:
 
 def _write_file(path, tensors, notes):
     metadata = {name: json.dumps(note) for name, note in notes.items()} | {"sha256": "0" * 64}
-    content = safetensors_torch.save({name: t.detach().contiguous() for name, t in tensors.items()}, metadata)
+    content = safetensors_torch.save(tensors, metadata)
     header = 8 + int.from_bytes(content[:8], "little")  # not save_file: killed, it leaves a file of a random name
     _write(path, _sealed(content[:header], hashlib.sha256(content)), memoryview(content)[header:])
 

@@ -26,13 +26,19 @@ class DistributedError(RuntimeError):
 def launch(train_function, workers, gpus_per_worker=0, cpus_per_worker=1, retries=3, storage=None):
     """Run `train_function()` on `workers` processes of a Ray cluster, joined in one torch.distributed group.
 
+        def trained():
+            model = distributed.shard(new_model())  # without this line each worker holds a copy
+            return model, train(model, batches, loss_fn, config, checkpoint)
+
+        distributed.launch(trained, workers=8, gpus_per_worker=1)
+        model, log = trained()  # here: reads the finished run
+
     Which cluster: that of `ray.init` or RAY_ADDRESS, else one that is started on this machine. When a worker or its
     node dies, all are started again, up to `retries` times, and `train` goes on from its checkpoint. The checkpoint,
     named by its absolute path, and `storage` (a folder for Ray's own notes; default: ~/ray_results) must lie on a
     file system that every node sees.
 
-    Returns nothing: call the same function here afterwards, and `train` finds the run finished and returns its model
-    and its log. Raises ValueError for a number that makes no sense, DistributedError without Ray or when the workers
+    Raises ValueError for a number that makes no sense, DistributedError without Ray or when the workers
     have failed more than `retries` times.
     """
     for name, value, low in (("workers", workers, 1), ("retries", retries, 0)):

@@ -192,7 +192,5 @@ def test_a_killed_worker_is_replaced(ray, two, tmp_path):
     assert taken == [1] * 4 + [2] * 3 + [1] * 5, "the second start goes on from step 4"
     whole = two(jobs.run, tmp_path / "whole", True, torch.float32, jobs.four, True)
     assert_equal(jobs.run(tmp_path / "run", False, torch.float32, jobs.four, True, init=50), whole[0])
-    with pytest.raises(
-        DistributedError, match=r"workers = 1: they failed more than 0 times: .*step 2: the loss is nan"
-    ):
+    with pytest.raises(DistributedError, match=r"workers = 1: .* than 0 times: .*step 2: the loss is nan"):
         distributed.launch(jobs.run_into_nan, 1, retries=0, storage=tmp_path / "ray")

@@ -8,6 +8,7 @@ each (FSDP2). `launch` starts such workers from a notebook.
 import hashlib
 import math
 import os
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
@@ -27,7 +28,8 @@ def launch(train_function, workers, gpus_per_worker=0, cpus_per_worker=1, retrie
     """Run `train_function()` on `workers` processes of a Ray cluster, joined in one torch.distributed group.
 
         def trained():
-            model = distributed.shard(new_model())  # without this line each worker holds a copy
+            model = new_model()
+            distributed.shard(model, model.blocks)  # without this line each worker holds a copy
             return model, train(model, batches, loss_fn, config, checkpoint)
 
         distributed.launch(trained, workers=8, gpus_per_worker=1)
@@ -134,11 +136,13 @@ def seed(common: int) -> int:
 # --- the model ------------------------------------------------------------------------------------
 
 
-def shard(model: nn.Module) -> nn.Module:
+def shard(model: nn.Module, blocks: Iterable[nn.Module] = ()) -> nn.Module:
     """The model, in place, with each parameter split over the workers (FSDP2); unchanged outside a process group.
 
-    Each block of an nn.ModuleList is gathered when it runs and let go afterwards, so blocks must be called as
-    modules and every micro-batch must use all parameters. Raises ValueError unless all workers built the same weights.
+    blocks: parts of it that are gathered one at a time, when they run, such as the layers of a `Decoder`; all else is
+    gathered for the whole of a pass. They and the model must be called as modules (its other methods see the split
+    parameters), and every micro-batch must use all parameters. Raises ValueError unless all workers built the same
+    weights.
     """
     if not dist.is_initialized():
         return model
@@ -147,9 +151,8 @@ def shard(model: nn.Module) -> nn.Module:
     if len(set(gather(float(sum(p.detach().double().sum() for p in model.parameters()))))) > 1:
         raise ValueError("model: has other weights on other workers; set the seed before it is built")
     mesh = dist.device_mesh.init_device_mesh(next(model.parameters()).device.type, (size(),))
-    for blocks in reversed([module for module in model.modules() if isinstance(module, nn.ModuleList)]):
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
     return fully_shard(model, mesh=mesh)
 
 

@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from paperwalk import distributed
+from paperwalk.models.decoder import Decoder, DecoderConfig
+from paperwalk.models.fam import FAMConfig, TransformerFAM
+from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from paperwalk.training import TrainConfig, TrainingError, train
-from training.tiny import Tiny, loss_fn, micro_batches, noisy_loss
+from training.tiny import Tiny, V, loss_fn, micro_batches, noisy_loss
 
 
 class Blocks(Tiny):
-    """Tiny with two more matrices in a ModuleList, which `shard` groups by themselves."""
+    """Tiny with two more matrices, which are gathered by themselves when it is sharded."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -63,7 +66,7 @@ def run(path=None, sharded=False, dtype=torch.float64, batches=four, noisy=False
     """Train `Blocks` for 12 steps -> (weights as arrays, log, first step taken); `stop`: crash before that step."""
     model = Blocks(seed=init, dropout=0.3 if noisy else 0.0).to(dtype)
     if sharded:
-        distributed.shard(model)
+        distributed.shard(model, model.blocks)
     steps = []
 
     def watched(step):
@@ -85,6 +88,34 @@ def run_and_warn(*args):
     with warnings.catch_warnings(record=True) as said:
         result = run(*args)
     return result, " ".join(str(warning.message) for warning in said)
+
+
+def run_model(kind, sharded):
+    """Train one of the book's models on random tokens -> what `run` returns."""
+    torch.manual_seed(1)
+    if kind == "decoder":
+        model = Decoder(DecoderConfig(V, 8, 2, 2, 1, 12, 16)).double()
+        parts, forward = model.blocks, lambda model, ids: model(ids)
+    elif kind == "fam":
+        model = TransformerFAM(FAMConfig(V, 8, 2, 2, 12, 4, 1, 2)).double()
+        parts, forward = (), lambda model, ids: model(ids)[0]  # its blocks are also used outside of their forward
+    else:
+        model = Seq2Seq(Seq2SeqConfig(V, 8, 2, 2, 12, 16)).double()
+        parts = [*model.encoder, *(part for block in model.decoder for part in (block.attention, block.feed_forward))]
+        forward = lambda model, ids: model(ids.flip(1), ids)
+    if sharded:
+        distributed.shard(model, parts)
+
+    def batches(step):
+        g = torch.Generator().manual_seed(step)
+        return [torch.randint(V, (rows, 9), generator=g) for rows in (2, 1, 3)]
+
+    def loss(model, ids):
+        logits = forward(model, ids)[:, :-1]
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"), ids.numel()
+
+    log = train(model, batches, loss, TrainConfig(5, 0.02), progress=False)
+    return {name: distributed.whole(p).detach().numpy().copy() for name, p in model.named_parameters()}, log, []
 
 
 def stopped(*args):

@@ -75,6 +75,14 @@ def test_two_workers_equal_one(two, sharded, dtype, batches):
     assert_equal(*joined)
 
 
+@modes
+@pytest.mark.parametrize("kind", ["decoder", "fam", "seq2seq"])
+def test_the_models_of_the_book(two, kind, sharded):
+    plain, joined = jobs.run_model(kind, False), two(jobs.run_model, kind, sharded)
+    assert_close(joined[0], plain, TOLERANCE[torch.float64])
+    assert_equal(*joined)
+
+
 def test_parameters_that_some_micro_batches_do_not_use(two):
     joined = two(jobs.run_branch)
     assert_close(joined[0], jobs.run_branch(), TOLERANCE[torch.float64])

@@ -171,8 +171,12 @@ def _write_folder(folder, tensors, notes):
     mine = distributed.together(lambda: {name: _digest(folder / name) for name in mine})
     digests = {name: digest for part in distributed.gather(mine) for name, digest in part.items()}
     content = json.dumps({"sha256": "0" * 64, "files": digests} | notes, separators=(",", ":")).encode()
-    sealed = _sealed(content, hashlib.sha256(content))
-    distributed.together(lambda: _write(folder / NOTES, sealed) if distributed.rank() == 0 else None)
+
+    def write_notes():
+        _write(folder / NOTES, _sealed(content, hashlib.sha256(content)))
+        _sync(folder)
+
+    distributed.together(lambda: write_notes() if distributed.rank() == 0 else None)
 
 
 def _check_folder(folder):

@@ -58,8 +58,12 @@ def launch(train_function, workers, gpus_per_worker=0, cpus_per_worker=1, retrie
         ) from error
     gpu = gpus_per_worker > 0
     resources = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpu else {})
+
+    def work():
+        train_function()  # what it returns stays there: a model need not travel
+
     trainer = TorchTrainer(
-        train_function,
+        work,
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(

@@ -120,36 +120,34 @@ def assert_recovers(path, whole, says, first=18):
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def duration_of(run, path):
-    """Seconds from the first step of an undisturbed run to its end."""
+def undisturbed(run, path):
     path.parent.mkdir()
-    running = run(path)
-    while not path.with_name("started").exists():
-        time.sleep(0.001)
-    begun = time.monotonic()
-    running.join()
-    return time.monotonic() - begun
+    run(path).join()
+    return path
 
 
-def killed_at_random(run, folder, duration):
-    """The path of a run that was killed at a random moment between its first step and its usual end."""
+def killed_at_random(run, folder):
+    """The path of a run that was killed at a random moment: some milliseconds after a step that is drawn as well."""
     for attempt in range(10):
         path = folder / str(attempt) / "run"
         path.parent.mkdir(parents=True)
+        taken, step = path.with_name("steps"), random.randrange(run.STEPS)
         running = run(path)
-        while not path.with_name("started").exists():
-            time.sleep(0.001)
-        time.sleep(random.random() * duration)
+        while not taken.exists() or taken.stat().st_size <= step:
+            time.sleep(0.0005)
+        time.sleep(random.random() * 0.01)
         if running.kill_and_see():
             return path
     pytest.fail("it ended each time before it was killed")
 
 
 class OneProcess:
-    """120 steps, a checkpoint every third, in one process."""
+    """A training, a checkpoint every third step, in one process."""
+
+    STEPS = 120
 
     def __init__(self, path):
-        self.child = process(jobs.run_often_saved, path, 120)
+        self.child = process(jobs.run_often_saved, path, self.STEPS)
 
     def join(self):
         self.child.join()
@@ -162,11 +160,13 @@ class OneProcess:
 
 
 class TwoWorkers:
-    """60 steps, a checkpoint every third, by two workers."""
+    """A training, a checkpoint every third step, by two workers."""
+
+    STEPS = 60
 
     def __init__(self, path):
         self.workers = Workers(2)
-        self.workers.start(jobs.run_often_saved, path, 60)
+        self.workers.start(jobs.run_often_saved, path, self.STEPS)
 
     def join(self):
         assert self.workers.results() == [None, None]
@@ -181,16 +181,15 @@ class TwoWorkers:
 @pytest.mark.fault("kill -9 of the training process at a random moment", "goes on from its checkpoint to the same bits")
 @pytest.mark.slow
 def test_kill_at_random_moments(tmp_path):
-    kills, undisturbed = 20 if FULL else 5, tmp_path / "undisturbed" / "run"
-    duration = duration_of(OneProcess, undisturbed)
+    kills, whole = 20 if FULL else 5, undisturbed(OneProcess, tmp_path / "whole" / "run")
     reached = []
     for i in range(kills):
-        path = killed_at_random(OneProcess, tmp_path / str(i), duration)
+        path = killed_at_random(OneProcess, tmp_path / str(i))
         left = [file for file in (path, path.with_name("run.previous")) if file.exists()]
         reached.append(int(tensors_of(left[0])[1]["step"]) if left else 0)
         OneProcess(path).join()
-        assert_equal_checkpoints(path, undisturbed)
-        assert sorted(os.listdir(path.parent)) == ["run", "run.previous", "started"]
+        assert_equal_checkpoints(path, whole)
+        assert sorted(os.listdir(path.parent)) == ["run", "run.previous", "steps"]
     print(f"{len(reached)} of {kills} killed runs end in the same bits; their checkpoints: steps {sorted(reached)}")
     assert len(set(reached)) > 1
 
@@ -198,13 +197,12 @@ def test_kill_at_random_moments(tmp_path):
 @pytest.mark.fault("kill -9 of all workers of a distributed training", "goes on from its checkpoint to the same bits")
 @pytest.mark.slow
 def test_kill_of_all_workers_at_random_moments(tmp_path):
-    kills, undisturbed = 6 if FULL else 2, tmp_path / "undisturbed" / "run"
-    duration = duration_of(TwoWorkers, undisturbed)
+    kills, whole = 6 if FULL else 2, undisturbed(TwoWorkers, tmp_path / "whole" / "run")
     for i in range(kills):
-        path = killed_at_random(TwoWorkers, tmp_path / str(i), duration)
+        path = killed_at_random(TwoWorkers, tmp_path / str(i))
         TwoWorkers(path).join()
-        assert sorted(os.listdir(path)) == sorted(os.listdir(undisturbed))
-        for file in undisturbed.glob("*.safetensors"):
+        assert sorted(os.listdir(path)) == sorted(os.listdir(whole))
+        for file in whole.glob("*.safetensors"):
             assert_same(load_file(path / file.name), load_file(file))
     print(f"{i + 1} of {kills} runs of two workers, killed, end in the same bits")
 

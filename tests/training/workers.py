@@ -8,8 +8,16 @@ import torch
 
 from paperwalk import distributed
 
+IMPORTED = (
+    "torch._dynamo",  # a process's first optimizer would import it, which takes seconds
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "paperwalk.models.fam",
+    "paperwalk.models.seq2seq",
+    "paperwalk.training",
+)
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch.distributed.fsdp", "torch.distributed.checkpoint", "paperwalk.training"])
+_context.set_forkserver_preload(list(IMPORTED))
 
 
 def process(function, *args):

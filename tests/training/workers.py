@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import socket
+import threading
 
 import torch
+from tqdm import tqdm
 
 from paperwalk import distributed
 
@@ -29,6 +31,7 @@ def process(function, *args):
 
 def _on_one_thread(function, *args):
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its default, shared by processes, would outlive a kill
     function(*args)
 
 

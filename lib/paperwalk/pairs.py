@@ -7,9 +7,7 @@ the page "Data"). A pair of files or a Hugging Face data set of your own takes t
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from paperwalk.corpora import CorpusError, cache_dir, fetch
+from paperwalk.corpora import CorpusError, cached, fetch, hub_rows, read_text, rows_of_text
 
 CATALOGUES = ("homeassistant", "eric-ide", "pretix", "gramps", "weblate", "mayan-edms")
 CLEANING = 1  # raise when the cleaning below changes: cached pairs are then made anew
@@ -47,7 +45,7 @@ def load(source: str) -> list[Pair]:
     """
     kind, *rest = source.split(":")
     if kind == "catalogues" and not rest:
-        pairs = _cached(_catalogues)
+        pairs = [Pair(*row) for row in cached(f"catalogues-{CLEANING}.json", _catalogues)]
     elif kind == "files" and len(rest) == 2:
         pairs = _files(*map(Path, rest))
     elif kind == "hf" and len(rest) == 4:
@@ -135,16 +133,6 @@ def _grams(texts, vocabulary):
     return scipy.sparse.csr_array((np.ones(len(columns), np.int32), columns, ends), (len(texts), len(vocabulary)))
 
 
-def _cached(make):
-    file = cache_dir() / f"catalogues-{CLEANING}.json"
-    if not file.exists():
-        pairs = make()
-        with tempfile.NamedTemporaryFile("w", dir=cache_dir(), delete=False, encoding="utf-8") as temporary:
-            json.dump(pairs, temporary)
-        os.replace(temporary.name, file)
-    return [Pair(*pair) for pair in json.loads(file.read_text(encoding="utf-8"))]
-
-
 def _catalogues() -> list[Pair]:
     """(German, English) of every text that the applications' packages hold in both languages."""
     pairs = []
@@ -218,8 +206,8 @@ def _qm_messages(data: bytes) -> list[Pair]:
 
 def _files(source, target):
     try:
-        sides = [path.read_text(encoding="utf-8").splitlines() for path in (source, target)]
-    except (OSError, UnicodeDecodeError) as error:
+        sides = [read_text(path).splitlines() for path in (source, target)]
+    except CorpusError as error:
         raise CorpusError(f"corpus = 'files:{source}:{target}': both must be UTF-8 text files ({error})") from error
     if len(sides[0]) != len(sides[1]):
         lines = " and ".join(str(len(side)) for side in sides)
@@ -228,12 +216,12 @@ def _files(source, target):
 
 
 def _hugging_face(name, part, source, target):
-    from paperwalk.corpora import hub_rows
-
     rows = hub_rows(name, part)
     if "translation" in rows.column_names:
-        return [Pair(row[source], row[target]) for row in rows["translation"]]
-    for column in (source, target):
-        if column not in rows.column_names:
-            raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}")
-    return [Pair(*pair) for pair in zip(rows[source], rows[target])]
+        sides = [[row and row[side] for row in rows["translation"]] for side in (source, target)]
+    else:
+        for column in (source, target):
+            if column not in rows.column_names:
+                raise CorpusError(f"column = {column!r}: must be one of {', '.join(rows.column_names)}")
+        sides = [rows[source], rows[target]]
+    return [Pair(*pair) for pair in zip(*(rows_of_text(side, f"{name}:{part}") for side in sides))]

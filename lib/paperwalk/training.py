@@ -1,9 +1,7 @@
 """Next-token training: one loop, exact gradient accumulation, checkpoints that survive a kill."""
 
-import hashlib
 import json
 import math
-import os
 import random
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: a loss that is not finite, or a checkpoint that does not fit."""
+from paperwalk import checkpoints, distributed
+from paperwalk.checkpoints import TrainingError
 
 
 @dataclass(frozen=True)
@@ -109,13 +104,19 @@ def train(
     Row: step, loss (nats per kept token), lr, grad_norm (before clipping), kept, supervised (kept so far). A
     step that keeps no token changes nothing; its loss and grad_norm are None.
 
-    checkpoint: one safetensors file, replaced atomically. Where it exists with the same config, weights'
+    checkpoint: a safetensors file, replaced atomically; the one before it is kept as NAME.previous, from which the
+    run goes on, with a warning, when the newest is damaged or missing. Where it exists with the same config, weights'
     shapes and label the run goes on from it, on a CPU bit for bit as if it had never stopped; a finished
     run's weights are loaded and its log is returned. The data and the loss are the caller's to name in
     `label`: they are not compared.
 
-    Raises TrainingError: a loss or gradient that is not finite (the weights stay as before that step), or a
-    checkpoint of another run or one that cannot be read.
+    In a process group (`paperwalk.distributed`) all workers call this with the same arguments and each takes its
+    share of a step's micro-batches, of which there should be at least as many as workers; each loss must depend on
+    the model. The checkpoint is then a folder; any number of workers, and a single process, can go on from it.
+    Persistent buffers, and the figures of `evaluate`, are those of worker 0.
+
+    Raises TrainingError: a loss or gradient that is not finite (the weights stay as before that step), too little
+    memory, a checkpoint of another run, one that cannot be read (and none before it), or no space to write one.
     """
     if evaluate_every < 0 or (evaluate_every and evaluate is None):
         raise ValueError(f"evaluate_every = {evaluate_every}: must be >= 0, and 0 where evaluate is not given")
@@ -123,26 +124,26 @@ def train(
     parameters = list(named.values())
     device = parameters[0].device
     optimizer = _adamw(parameters, config)
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)  # CUDA as well
+    _seed(config.seed)
 
     log = []
     if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        _temporary(checkpoint).unlink(missing_ok=True)
-        identity = _identity(model, config, label)
-        if checkpoint.exists():
-            log = _load(checkpoint, identity, model, optimizer, named, device)
+        checkpoint, identity = Path(checkpoint), _identity(model, config, label)
+        log = _resume(checkpoints.load(checkpoint, identity), model, optimizer, named, device, config)
+        if len(log) < config.steps:
+            checkpoints.prepare(checkpoint)
     supervised = log[-1]["supervised"] if log else 0
 
+    computing = distributed.replica(model)
+    buffers = [t for t in _weights(model).values() if not isinstance(t, nn.Parameter)]
     model.train()
     steps = range(len(log), config.steps)
-    bar = tqdm(steps, desc=label, total=config.steps, initial=len(log), mininterval=0.5, disable=not progress)
+    hidden = not progress or distributed.rank() > 0
+    bar = tqdm(steps, desc=label, total=config.steps, initial=len(log), mininterval=0.5, disable=hidden)
     for step in bar:
         lr = lr_at(step, config)
-        loss, grad_norm, kept = _step(model, batches(step), loss_fn, optimizer, parameters, lr, config, step)
+        loss, grad_norm, kept = _step(computing, batches(step), loss_fn, optimizer, parameters, lr, config, step)
+        distributed.copy_first(buffers)
         supervised += kept
         row = dict(step=step, loss=loss, lr=lr, grad_norm=grad_norm, kept=kept, supervised=supervised)
         log.append(row)
@@ -151,14 +152,18 @@ def train(
 
         last = step + 1 == config.steps
         if evaluate is not None and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
-            with _undisturbed(model, device):
+            with _undisturbed(model, device), _memory(f"step {step}: evaluate", lambda: "what it takes at a time"):
                 figures = {name: float(value) for name, value in evaluate(model).items()}
+            figures = distributed.of_first(figures)
             if clash := row.keys() & figures.keys():
                 raise ValueError(f"evaluate returned {sorted(clash)}: names that the log uses itself")
             row.update(figures)
         due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
         if checkpoint is not None and (last or due):
-            _save(checkpoint, identity, model, optimizer, named, device, log)
+            states = distributed.gather(_random_state(device))
+            notes = {"identity": identity, "step": len(log), "log": log, "random": states}
+            with _memory(f"{checkpoint}: writing it", lambda: "the width of the model, of which it holds three copies"):
+                checkpoints.save(checkpoint, _state(model, optimizer, named), notes)
     return log
 
 
@@ -175,28 +180,68 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
     """One optimiser step over its micro-batches -> (loss per kept token, norm of its gradient, kept)."""
     optimizer.zero_grad(set_to_none=True)
     loss_sum, kept = 0.0, 0
-    for batch in micro_batches:
-        with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=config.bf16):
-            loss, weight = loss_fn(model, batch)
-        if loss.requires_grad:  # a micro-batch that keeps nothing may return a constant
-            loss.backward()
+    shares = distributed.share(micro_batches)
+    for i, (batch, counts) in enumerate(shares):
+        memory = _memory(f"step {step}", lambda: _size_of_step(batch, model))
+        with memory, distributed.accumulating(model, i + 1 == len(shares)):
+            with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=config.bf16):
+                loss, weight = loss_fn(model, batch)
+            if not counts:
+                loss, weight = loss * 0, 0
+            if loss.requires_grad:  # a micro-batch that keeps nothing may return a constant
+                loss.backward()
+            elif distributed.size() > 1:
+                raise TrainingError(f"step {step}: a loss depends on no parameter, and the other workers wait for it")
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(grads)  # of the sum; up to here nothing waits for the device
+    norm = distributed.whole(nn.utils.get_total_norm(grads))  # of the sum; up to here nothing waits for the device
+    loss_sum, kept = distributed.total(loss_sum, kept, parameters[0].device)
 
     kept = int(kept)
     if kept == 0:
         return None, None, 0
-    loss, norm = float(loss_sum) / kept, float(norm) / kept
+    workers = distributed.size()  # over which the gradients were averaged, not added up
+    loss, norm = float(loss_sum) / kept, float(norm) * workers / kept
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(f"step {step}: the loss is {loss} and the norm of its gradient {norm}; both must be finite")
     if not grads:
         raise TrainingError(f"step {step}: the loss does not depend on any parameter of the model")
-    torch._foreach_mul_(grads, (1.0 if norm <= config.clip else config.clip / norm) / kept)
+    torch._foreach_mul_(grads, (1.0 if norm <= config.clip else config.clip / norm) * workers / kept)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    optimizer.step()
+    with _memory(f"step {step}: AdamW", lambda: "the width of the model, of which it keeps two more copies"):
+        optimizer.step()
     return loss, norm, kept
+
+
+@contextmanager
+def _memory(where, lower):
+    """Turns the many ways in which memory runs out into one TrainingError; lower() says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not known:
+            raise
+        said = str(error).split("\n")[0] or type(error).__name__
+        raise TrainingError(f"{where}: out of memory; lower {lower()} ({said})") from error
+
+
+def _size_of_step(batch, model):
+    shapes = " and ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensors"
+    weights = sum(p.numel() for p in model.parameters())
+    return (
+        f"the rows or the length of a micro-batch, here {shapes} (more and smaller ones leave the step as it is), "
+        f"or the width of the model, here {weights:,} weights"
+    )
+
+
+def _tensors(batch):
+    """The tensors in a micro-batch, whatever it is."""
+    if isinstance(batch, torch.Tensor):
+        return [batch]
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
+    return [t for part in parts for t in _tensors(part)]
 
 
 @contextmanager
@@ -209,26 +254,35 @@ def _undisturbed(model, device):
             yield
     finally:
         model.train()
-        _set_random_state(*state, device)
+        _set_random_state(state, device)
+
+
+def _seed(common):
+    seed = distributed.seed(common)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # CUDA as well
 
 
 def _random_state(device):
-    """States of the generators: python's and numpy's as JSON-able lists, torch's as uint8 tensors."""
+    """States of this worker's generators, JSON-able."""
     name, keys, *rest = np.random.get_state()
-    tensors = {"torch": torch.get_rng_state()}
+    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    state["torch"] = torch.get_rng_state().numpy().tobytes().hex()
     if device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
-    return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}, tensors
+        state["cuda"] = torch.cuda.get_rng_state(device).numpy().tobytes().hex()
+    return state
 
 
-def _set_random_state(lists, tensors, device):
-    version, words, gauss = lists["python"]
+def _set_random_state(state, device):
+    version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = lists["numpy"]
+    name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(tensors["torch"])
-    if device.type == "cuda" and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"], device)
+    as_tensor = lambda text: torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
+    torch.set_rng_state(as_tensor(state["torch"]))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(as_tensor(state["cuda"]), device)
 
 
 def _identity(model, config, label):
@@ -239,10 +293,6 @@ def _identity(model, config, label):
     return json.loads(json.dumps(identity))
 
 
-def _fingerprint(identity):
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 def _weights(model):
     """Parameters and persistent buffers by name, a tied one under its first name only."""
     named = model.state_dict(keep_vars=True)
@@ -250,62 +300,27 @@ def _weights(model):
     return {name: t for name, t in named.items() if first[id(t)] == name}
 
 
-def _temporary(path):
-    return path.with_name(path.name + ".tmp")
-
-
-def _save(path, identity, model, optimizer, named, device, log):
-    lists, random_tensors = _random_state(device)
+def _state(model, optimizer, named):
+    """All tensors of a checkpoint by name: weights, persistent buffers and AdamW's step and moments."""
     tensors = {f"model.{name}": t for name, t in _weights(model).items()}
     for name, p in named.items():
         tensors |= {f"adamw.{key}.{name}": t for key, t in optimizer.state[p].items()}
-    tensors |= {f"random.{name}": t for name, t in random_tensors.items()}
-    metadata = {
-        "fingerprint": _fingerprint(identity),
-        "identity": json.dumps(identity),
-        "step": str(len(log)),
-        "random": json.dumps(lists),
-        "log": json.dumps(log),
-    }
-    temporary = _temporary(path)
-    content = save({name: t.detach().contiguous() for name, t in tensors.items()}, metadata)
-    with open(temporary, "wb") as file:  # not save_file: killed, it leaves a file of a random name behind
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    return tensors
 
 
-def _load(path, identity, model, optimizer, named, device):
+def _resume(saved, model, optimizer, named, device, config):
     """Put back weights, moments and random states -> the log so far."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            fingerprint, theirs = metadata["fingerprint"], json.loads(metadata["identity"])
-            lists, log = json.loads(metadata["random"]), json.loads(metadata["log"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"{path}: not a readable checkpoint ({error}); delete it to start afresh, or choose another path"
-        ) from error
-    if fingerprint != _fingerprint(identity):
-        keys = [key for key in theirs | identity if theirs.get(key) != identity.get(key)]
-        shown = "; ".join(f"{k}: {theirs.get(k, 'absent')} there, {identity.get(k, 'absent')} here" for k in keys[:5])
-        more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
-        raise TrainingError(f"{path}: the checkpoint of another run ({shown}{more}); delete it or choose another path")
-
-    with torch.no_grad():
-        for name, t in _weights(model).items():
-            t.copy_(tensors[f"model.{name}"])
+    if saved is None:
+        return []
     for name, p in named.items():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if (t := tensors.get(f"adamw.{key}.{name}")) is not None:
-                optimizer.state[p][key] = t.to(p.device, copy=True)
-    states = {name: tensors[f"random.{name}"] for name in ("torch", "cuda") if f"random.{name}" in tensors}
-    _set_random_state(lists, states, device)
-    return log
+        if f"adamw.step.{name}" in saved.names:  # a parameter that never had a gradient has no moments
+            optimizer.state[p]["step"] = torch.zeros((), device=p.device)
+            for key in ("exp_avg", "exp_avg_sq"):
+                optimizer.state[p][key] = torch.zeros_like(p, requires_grad=False)
+    saved.read_into(_state(model, optimizer, named))
+    states, rank = saved.notes["random"], distributed.rank()
+    if rank < len(states):
+        _set_random_state(states[rank], device)
+    else:  # a worker more than there were
+        _seed((config.seed + saved.notes["step"]) % 2**32)
+    return saved.notes["log"]

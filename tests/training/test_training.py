@@ -1,76 +1,22 @@
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+from contextlib import nullcontext, suppress
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from paperwalk.training import TrainConfig, TrainingError, lr_at, train
-
-V, D = 11, 6
-
-
-class Tiny(nn.Module):
-    """Embedding, norm, matrix with bias, dropout, tied head and a persistent buffer that training moves."""
-
-    def __init__(self, seed=3, dropout=0.0):
-        super().__init__()
-        g = torch.Generator().manual_seed(seed)
-        self.embed = nn.Embedding(V, D)
-        self.norm = nn.LayerNorm(D)
-        self.mix = nn.Linear(D, D)
-        self.head = nn.Linear(D, V, bias=False)
-        self.head.weight = self.embed.weight
-        self.dropout = dropout
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        with torch.no_grad():
-            for p in self.parameters():
-                p.copy_(torch.randn(p.shape, generator=g) * 0.5)
-
-    def forward(self, x):
-        if self.training:
-            self.seen += x.numel()
-        x = nn.functional.dropout(self.mix(self.norm(self.embed(x))), self.dropout, self.training)
-        return self.head(x)
-
-
-def loss_fn(model, batch):
-    x, y = batch  # y: -100 is not kept
-    logits = model(x)
-    return nn.functional.cross_entropy(logits, y, reduction="sum"), int((y != -100).sum())
-
-
-def noisy_loss(model, batch):
-    """Depends on all three generators, so that a resume which forgets one of them shows."""
-    loss, weight = loss_fn(model, batch)
-    return loss * (0.5 + np.random.rand() + random.random() + 0.1 * np.random.randn() + random.gauss(0, 0.1)), weight
-
-
-def micro_batches(step, sizes=(5, 3)):
-    g = torch.Generator().manual_seed(1000 + step)
-    return [(torch.randint(V, (n,), generator=g), torch.randint(V, (n,), generator=g)) for n in sizes]
-
-
-def tensors_of(path):
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]), name
-
+from training import jobs
+from training.tiny import Tiny, assert_same, loss_fn, micro_batches, noisy_loss, tensors_of
+from training.workers import process
 
 # --- schedule and settings ------------------------------------------------------------------------
 
@@ -282,6 +228,35 @@ def test_loss_without_parameters():
         train(Tiny(), micro_batches, lambda m, b: (torch.ones(()), 1), TrainConfig(2, 1e-2))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_what_to_lower(error):
+    def loss(model, batch):
+        raise error
+
+    with pytest.raises(TrainingError, match=r"^step 0: out of memory; lower the rows or the length") as raised:
+        train(Tiny(), micro_batches, loss, TrainConfig(2, 1e-2))
+    said = str(raised.value)
+    assert "micro-batch, here (5,) and (5,)" in said and "the width of the model, here 120 weights" in said
+    assert "\n" not in said
+    with pytest.raises(TrainingError, match="step 1: evaluate: out of memory; lower"):
+        train(Tiny(), micro_batches, loss_fn, TrainConfig(2, 1e-2), evaluate=lambda model: loss(model, None))
+
+
+def test_other_errors_of_a_loss_are_its_own():
+    def loss(model, batch):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+        train(Tiny(), micro_batches, loss, TrainConfig(2, 1e-2))
+
+
 def test_frozen_parameters_stay():
     model = Tiny()
     model.mix.weight.requires_grad_(False)
@@ -396,7 +371,8 @@ def test_file_holds_tied_weights_once(tmp_path):
     model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     assert sorted(model) == ["embed.weight", "mix.bias", "mix.weight", "norm.bias", "norm.weight", "seen"]
     assert json.loads(metadata["log"])[-1]["step"] == 19 and metadata["step"] == "20"
-    assert os.listdir(tmp_path) == ["run.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["run.safetensors", "run.safetensors.previous"]
+    assert tensors_of(tmp_path / "run.safetensors.previous")[1]["step"] == "18"
 
 
 class Wider(Tiny):
@@ -435,6 +411,7 @@ def test_checkpoint_of_another_run(tmp_path, change, says):
 def test_unreadable_checkpoint(tmp_path, kind):
     path = tmp_path / "run"
     noisy_run(path)
+    path.with_name("run.previous").unlink()
     whole = path.read_bytes()
     if kind == "folder":
         path.unlink()
@@ -449,92 +426,67 @@ def test_unreadable_checkpoint(tmp_path, kind):
     assert str(path) in str(error.value)
 
 
-def test_crash_while_writing_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("crash", [4, 5], ids=["old one to be moved", "new one to be moved"])
+def test_crash_while_writing_leaves_the_previous_checkpoint(tmp_path, monkeypatch, crash):
+    """The third checkpoint, of step 9, is not put into place: the crash comes before one of its two moves."""
     whole, _ = noisy_run(tmp_path / "whole")
-    path = tmp_path / "run"
+    path, previous = tmp_path / "run", tmp_path / "run.previous"
     replace, calls = os.replace, []
 
-    def crash_at_third(*args):
-        calls.append(path.read_bytes() if path.exists() else None)
-        if len(calls) == 3:
+    def crashing(*args):
+        calls.append(args)
+        if len(calls) == crash:
             raise Crash
         replace(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", crash_at_third)
+        patch.setattr(os, "replace", crashing)
         with pytest.raises(Crash):
             noisy_run(path)
-    assert path.read_bytes() == calls[2] and tensors_of(path)[1]["step"] == "6"
-    assert len(os.listdir(tmp_path)) == 3, "the crash leaves its temporary file behind"
-    for leftover in tmp_path.glob("run.*"):
-        leftover.write_bytes(b"half a file")
+    assert path.exists() == (crash == 4) and not path.with_name("run.tmp").exists()
+    assert tensors_of(path if crash == 4 else previous)[1]["step"] == "6"
+    path.with_name("run.tmp").write_bytes(b"half a file")  # what a kill leaves
     steps = []
-    again, _ = noisy_run(path, lambda step: steps.append(step) or micro_batches(step))
+    with nullcontext() if crash == 4 else pytest.warns(UserWarning, match="missing; going on from .* step 6"):
+        again, _ = noisy_run(path, lambda step: steps.append(step) or micro_batches(step))
     assert steps[0] == 6
     assert_same(whole, again)
-    assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
-
-    path.with_name("run.tmp").write_bytes(b"half a file")
-    noisy_run(path)
-    assert sorted(os.listdir(tmp_path)) == ["run", "whole"], "a finished run clears up as well"
+    assert sorted(os.listdir(tmp_path)) == ["run", "run.previous", "whole", "whole.previous"]
 
 
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def killable_run(path, wait):
-    """60 steps, a checkpoint every 7; `wait` is told of every step and of every replacement of the file."""
-    torch.set_num_threads(1)
-    replace = os.replace
-
-    def announced_replace(*args):
-        wait("replace")
-        replace(*args)
-
-    def batches(step):
-        wait(f"step {step}")
-        return micro_batches(step)
-
-    os.replace = announced_replace
-    try:
-        config = TrainConfig(steps=60, lr=0.02, warmup=5, checkpoint_every=7)
-        return train(Tiny(dropout=0.3), batches, noisy_loss, config, checkpoint=path)
-    finally:
-        os.replace = replace
-
-
 def child_until(path, event):
     """Run a child; SIGKILL it at the given event (None: let it finish). -> its events."""
-    command = [sys.executable, __file__, str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
-        events = []
-        for line in child.stdout:
-            events.append(line.strip())
+    ours, theirs = multiprocessing.Pipe()
+    child = process(jobs.run_announced, path, theirs)
+    theirs.close()
+    events = []
+    with suppress(EOFError):
+        while True:
+            events.append(ours.recv())
             if events[-1] == event:
-                child.send_signal(signal.SIGKILL)
+                child.kill()
                 break
-            child.stdin.write("\n")  # the child goes on only when told, so the kill cannot come too late
-            child.stdin.flush()
-        child.stdin.close()
-    assert child.returncode == (0 if event is None else -signal.SIGKILL)
+            ours.send("go on")  # the child waits for it, so the kill cannot come too late
+    child.join()
+    assert child.exitcode == (0 if event is None else -signal.SIGKILL)
     return events
 
 
 def test_sigkill_and_resume_equals_undisturbed(tmp_path):
-    threads = torch.get_num_threads()
-    log = killable_run(tmp_path / "whole", lambda event: None)
-    torch.set_num_threads(threads)
-
+    child_until(tmp_path / "whole", None)
     path = tmp_path / "killed"
-    starts = [child_until(path, event)[0] for event in ("step 4", "step 26", "replace", "step 47", None)]
-    # before the first checkpoint; between two; between the write and the replacement of that of step 28
-    assert starts == ["step 0", "step 0", "step 21", "step 21", "step 42"]
+    # before the first checkpoint; between two; between writing and moving that of step 28: its forerunner, itself
+    events = "step 4", "step 26", "replace killed.previous", "replace killed", "step 47", None
+    starts = [next(said for said in child_until(path, event) if said.startswith("step")) for event in events]
+    assert starts == ["step 0", "step 0", "step 21", "step 21", "step 21", "step 42"]
     tensors, metadata = tensors_of(path)
     whole, whole_metadata = tensors_of(tmp_path / "whole")
     assert_same(tensors, whole)
-    assert metadata == whole_metadata and json.loads(metadata["log"]) == log
-    assert sorted(os.listdir(tmp_path)) == ["killed", "whole"]
+    assert metadata == whole_metadata
+    assert sorted(os.listdir(tmp_path)) == ["killed", "killed.previous", "whole", "whole.previous"]
 
 
 # --- CUDA -----------------------------------------------------------------------------------------
@@ -569,12 +521,3 @@ def test_cuda_resume_restores_the_device_generator(tmp_path):
     assert draws == undisturbed[8:], "two micro-batches a step: the resumed run draws from step 4 on"
     assert len(log) == 8
     torch.testing.assert_close(again, whole)
-
-
-def _say_and_wait(event):
-    print(event, flush=True)
-    sys.stdin.readline()
-
-
-if __name__ == "__main__":
-    killable_run(Path(sys.argv[1]), _say_and_wait)

@@ -52,7 +52,7 @@ def identity(chapter: str, parameters: dict, root=None) -> str:
         [
             *library.glob("kernels/**/*.py"),
             *library.glob("models/*.py"),
-            *map(library.joinpath, ("training.py", "generation.py")),
+            *map(library.joinpath, ("training.py", "checkpoints.py", "distributed.py", "generation.py")),
         ]
     ):
         text += file.read_text(encoding="utf-8")

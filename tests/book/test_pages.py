@@ -150,7 +150,7 @@ def visits(open_page, site) -> dict[str, dict]:
             "response",
             lambda response, failed=failed: failed.append(response.url) if response.status >= 400 else None,
         )
-        page.on("requestfinished", (finished := []).append)
+        page.on("requestfinished", lambda request, finished=(finished := []): finished.append(request))
         page.goto(f"{site}/{name}.html", wait_until="networkidle")
         page.evaluate("() => window.MathJax?.startup?.promise")
         found[name] = page.evaluate(COLLECT)

@@ -150,11 +150,12 @@ def visits(open_page, site) -> dict[str, dict]:
             "response",
             lambda response, failed=failed: failed.append(response.url) if response.status >= 400 else None,
         )
-        page.on("requestfinished", lambda request, sizes=(sizes := []): sizes.append(request.sizes()))
+        page.on("requestfinished", lambda request, finished=(finished := []): finished.append(request))
         page.goto(f"{site}/{name}.html", wait_until="networkidle")
         page.evaluate("() => window.MathJax?.startup?.promise")
         found[name] = page.evaluate(COLLECT)
-        found[name]["bytes"] = sum(s["responseBodySize"] + s["responseHeadersSize"] for s in sizes)
+        sizes = [request.sizes() for request in finished if request.url.startswith(site)]
+        found[name]["bytes"] = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
         overflow = {}
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 844})

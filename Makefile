@@ -19,7 +19,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 test-faults: .venv/installed
-	PAPERWALK_FAULTS=full $(BIN)/python -m pytest -m fault --fault-report book/reliability/report.json
+	PAPERWALK_FAULTS=full $(BIN)/python -m pytest -m fault --fault-report=book/reliability/report.json
 
 run: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
@@ -29,7 +29,7 @@ gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
 
 bench: .venv/installed
-	for one in mask loss fam generation astar plan; do $(BIN)/python -m benchmarks.$$one || exit 1; done
+	for one in mask loss fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -1,5 +1,6 @@
 """`paperwalk plan` against steps that were really trained: benchmarks/results/plan.csv, within the tolerance."""
 
+import itertools
 import json
 
 import pytest
@@ -26,10 +27,17 @@ def test_memory_is_within_the_tolerance_and_the_prediction_is_todays(row):
     assert float(row["memory_predicted"]) == OFF(float(row["memory_measured"]), rel=benchmark.TOLERANCE)
 
 
-@pytest.mark.parametrize("first, second", zip(ROWS[::2], ROWS[1::2]), ids=benchmark.PAIRS)
-def test_the_ratio_of_times_is_within_the_tolerance(first, second):
-    measured = float(second["p50_seconds"]) / float(first["p50_seconds"])
-    predicted = float(second["gflop"]) / float(first["gflop"])
-    assert measured > 1.2  # else any guess near 1 would do
-    assert predicted == OFF(measured, rel=benchmark.TOLERANCE)
-    assert float(second["time_measured"]) == OFF(measured, rel=2e-3)
+def test_from_a_width_on_the_ratio_of_times_is_within_the_tolerance():
+    judged = []
+    for first, second in itertools.pairwise(ROWS):
+        if first["profile"] != second["profile"]:
+            continue
+        measured = float(second["p50_seconds"]) / float(first["p50_seconds"])
+        predicted = float(second["gflop"]) / float(first["gflop"])
+        assert measured > 1.2  # else any guess near 1 would do
+        assert float(second["time_measured"]) == OFF(measured, rel=2e-3)
+        assert float(second["time_predicted"]) == OFF(predicted, rel=2e-3)
+        if json.loads(first["changed"]).get("d_model", benchmark.WIDE) >= benchmark.WIDE:
+            judged.append(second["profile"])
+            assert predicted == OFF(measured, rel=benchmark.TOLERANCE)
+    assert judged == ["gpu", "paper"]

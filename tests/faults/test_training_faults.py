@@ -21,17 +21,9 @@ from safetensors.torch import load_file
 
 from paperwalk.training import TrainConfig, TrainingError, train
 from training import jobs
+from training.conftest import one_thread  # noqa: F401
 from training.tiny import Tiny, assert_same, micro_batches, noisy_loss, tensors_of
 from training.workers import Workers, process
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 FULL = os.environ.get("PAPERWALK_FAULTS") == "full"
 

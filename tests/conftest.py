@@ -53,7 +53,7 @@ class FaultReport:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # the run came to its end
             full = os.environ.get("PAPERWALK_FAULTS") == "full"
             content = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "counts": "full" if full else "reduced"}
-            content |= {"device": evidence._device(), **evidence._commit(runs.ROOT)}
+            content |= {"device": evidence._device(), **evidence.commit(runs.ROOT)}
             self.file.parent.mkdir(parents=True, exist_ok=True)
             tests = sorted(self.tests.values(), key=lambda row: (row["fault"], row["test"]))
             runs.write_atomically(self.file, json.dumps(content | {"tests": tests}, indent=1) + "\n")

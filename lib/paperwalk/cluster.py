@@ -64,7 +64,11 @@ def _spread(asked, ray, root):
     """Sends out the runs, each of which this process keeps locked; events as of `on_ray`."""
     with ExitStack() as stack:
         stack.callback(ray.shutdown)
-        board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = ray.get_runtime_context().get_node_id()  # which is not lost while this process lives
+        near = NodeAffinitySchedulingStrategy(here, soft=True)
+        board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(_Board).remote()
         task = ray.remote(max_retries=RETRIES, retry_exceptions=[runs.Interrupted])(_run_here)
         tasks, made_from = {}, {}
         for run, amounts in asked.items():
@@ -87,6 +91,11 @@ def _collected(tasks, board, made_from, ray, root):
     last_came = time.monotonic()
     while tasks or returned:
         ready, _ = ray.wait(list(tasks), timeout=1) if tasks else (time.sleep(1), None)
+        states = _states(board, ray)  # before the ended ones go: a try may have begun and ended since
+        for run in tasks.values():
+            if seen := states.get(run.name):
+                tries[run] |= seen
+                yield run, "retried" if len(tries[run]) > 1 else "running", list(seen.values())[-1]
         for task in ready or []:
             try:
                 returned[tasks[task]] = ray.get(task, timeout=10)
@@ -107,11 +116,6 @@ def _collected(tasks, board, made_from, ray, root):
                 failure = f"{run}: {runs.in_words(error)}"
             del returned[run]
             yield (run, "failed", failure) if failure else (run, "done", "")
-        states = _states(board, ray)
-        for run in tasks.values():
-            if seen := states.get(run.name):
-                tries[run] |= seen
-                yield run, "retried" if len(tries[run]) > 1 else "running", list(seen.values())[-1]
 
 
 def _write(run, result, notebook, made_from, root):

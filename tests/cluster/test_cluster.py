@@ -66,7 +66,8 @@ def values(folder):
 def test_a_node_killed_halfway_costs_no_run(book, cluster, log, watch):
     node = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
     count = 12
-    options = ["--seeds", count, "--set", f"log={log}", "--set", "pause=0.3", "--cluster", cluster.address]
+    # A pause so long that the run which is seen to be running still is when the node dies, a moment later.
+    options = ["--seeds", count, "--set", f"log={log}", "--set", "pause=1.5", "--cluster", cluster.address]
     process = start(book, "run", "demo", *options)
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
 

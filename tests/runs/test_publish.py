@@ -19,6 +19,7 @@ URL = "https://github.com/someone/paperwalk"
 def copy(tmp_path):
     """The book without its results, and what the build needs."""
     shutil.copytree(runs.ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("results"))
+    shutil.copytree(runs.ROOT / "deploy", tmp_path / "deploy")
     for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
         shutil.copy(runs.ROOT / name, tmp_path / name)
     return tmp_path

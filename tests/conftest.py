@@ -11,6 +11,15 @@ import pytest
 from paperwalk import evidence, runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +29,17 @@ def chromium() -> str:
     if path is None:
         (pytest.fail if os.environ.get("PAPERWALK_STRICT") == "1" else pytest.skip)("no Chromium found")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    """A running Chromium; one for all tests, since playwright allows no second one in a process."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 def pytest_addoption(parser):

@@ -22,16 +22,6 @@ WIDTHS = (390, 1280)  # CSS pixels: a phone and a laptop
 MAX_BYTES = 3_000_000  # what a page and all that it asks for weigh on the wire
 MAX_SECONDS = 2.0  # until a page is painted and its scripts have run
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 # What a loaded page says of itself. `markup`: text in which roles and directives must not stand.
 COLLECT = """() => {
   const prose = document.querySelector("article").cloneNode(true);
@@ -112,16 +102,6 @@ def site(book):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

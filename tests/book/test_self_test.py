@@ -66,27 +66,23 @@ def test_ids_repeat_and_differ_with_the_content():
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
-def test_in_a_browser(chromium, scripts):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(java_script_enabled=scripts)
-        page.set_content(f"<!doctype html>{self_test.SelfTest(QUESTIONS)._repr_html_()}")
-        field = page.get_by_role("group").first
-        button, details, said = field.get_by_role("button"), field.locator("details"), field.get_by_role("status")
-        assert button.is_visible() is scripts and details.is_visible() is not scripts
-        if scripts:
-            button.press("Enter")
-            assert said.inner_text() == "Choose an answer first."
-            field.get_by_label("no").press("Space")
-            button.press("Enter")
-            assert said.inner_text() == "✘ Not that one. Try again."
-            field.get_by_label("no").press("ArrowDown")
-            assert said.inner_text() == "" and field.get_by_label("yes & always").is_checked()
-            button.press("Enter")
-            assert said.inner_text() == "✔ Right. By <definition>."
-        else:
-            details.locator("summary").click()
-            assert details.inner_text().splitlines()[-1] == "By <definition>."
-        browser.close()
+def test_in_a_browser(browser, scripts):
+    page = browser.new_page(java_script_enabled=scripts)
+    page.set_content(f"<!doctype html>{self_test.SelfTest(QUESTIONS)._repr_html_()}")
+    field = page.get_by_role("group").first
+    button, details, said = field.get_by_role("button"), field.locator("details"), field.get_by_role("status")
+    assert button.is_visible() is scripts and details.is_visible() is not scripts
+    if scripts:
+        button.press("Enter")
+        assert said.inner_text() == "Choose an answer first."
+        field.get_by_label("no").press("Space")
+        button.press("Enter")
+        assert said.inner_text() == "✘ Not that one. Try again."
+        field.get_by_label("no").press("ArrowDown")
+        assert said.inner_text() == "" and field.get_by_label("yes & always").is_checked()
+        button.press("Enter")
+        assert said.inner_text() == "✔ Right. By <definition>."
+    else:
+        details.locator("summary").click()
+        assert details.inner_text().splitlines()[-1] == "By <definition>."
+    page.close()

@@ -344,9 +344,10 @@ def status(root=None):
     for chapter in runs.chapters(root):
         for profile in runs.PROFILES:
             for r in load(chapter, profile, root):
-                row = {"chapter": chapter, "profile": profile, "seed": r["seed"], "date": r["date"][:10]}
+                row = {"chapter": chapter, "profile": profile, "seed": r["seed"]}
+                row |= {"code": "fresh" if is_fresh(r, root) else "stale", "date": r["date"][:10]}
+                row |= {"minutes": r["wall_seconds"] / 60, "peak GB": r["peak_memory_bytes"] / 1e9}
                 row |= {"device": r["device"], "cores": r["cores"], "python": r["python"]}
-                row |= {"torch": r["packages"].get("torch", ""), "minutes": r["wall_seconds"] / 60}
-                row |= {"peak GB": r["peak_memory_bytes"] / 1e9, "commit": r["git_commit"][:10]}
-                rows.append(row | {"code": "fresh" if is_fresh(r, root) else "stale"})
+                row |= {"torch": r["packages"].get("torch", ""), "commit": r["git_commit"][:10]}
+                rows.append(row)
     return pd.DataFrame(rows)

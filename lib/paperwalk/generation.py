@@ -171,7 +171,8 @@ class _Prefixes:
         """Add one token (R,) to each row."""
         if self.cache is not None:
             if self.cache.length == self.cache.capacity:
-                self._grow()
+                self.cache.grow(max(self.room, self.cache.capacity // 4))
+                self.step = None
             if self.recorded:
                 self.step = self.step or _Step(self.model, self.memory, self.cache, self.padding)
                 self.logits = self.step(tokens)
@@ -192,14 +193,6 @@ class _Prefixes:
             self.cache.reorder(rows)
         else:
             self.ids = self.ids[rows]
-
-    def _grow(self):
-        old, room = self.cache, max(self.room, self.cache.capacity // 4)
-        self.step = None
-        self.cache = self.model.new_cache(old.batch, old.capacity + room)
-        self.cache.keys[:, :, :, : old.length] = old.keys
-        self.cache.values[:, :, :, : old.length] = old.values
-        self.cache.length = old.length
 
     def _read(self, ids):
         if self.memory is None:

@@ -31,6 +31,14 @@ html[data-theme="dark"] .pw-table, body[data-jp-theme-light="false"] .pw-table {
 .pw-table .pw-not-reproduced { color: var(--bad); }
 .pw-table .pw-yes, .pw-table .pw-no, .pw-table .pw-undecided { color: var(--told); }
 .pw-table .pw-not-attempted { color: inherit; font-weight: 400; }
+@media (max-width: 575px) {
+  .pw-stacks :is(table, caption, tbody, tr, td) { display: block; }
+  .pw-stacks thead tr { display: flex; gap: 1.4em; }
+  .pw-stacks th:not([data-key]), .pw-stacks tr[hidden], .pw-stacks td:empty { display: none; }
+  .pw-stacks th[data-key], .pw-stacks tbody td { border: 0; padding: .1em 0; }
+  .pw-stacks tbody tr { border-bottom: 1px solid #8884; padding: .6em 0; }
+  .pw-stacks td[data-head]::before { content: attr(data-head) ": "; font-weight: 600; }
+}
 """
 
 
@@ -81,11 +89,15 @@ class Table:
     """Shows as the HTML table given; `text` stands for it where no HTML is shown.
 
     choices: {title of a column: value of each row}. By these columns a reader can filter and sort the rows where
-    scripts run; elsewhere the whole table stands.
+    scripts run; elsewhere the whole table stands. stacks: on a phone the cells of a row stand one below the other, all
+    but the first with the title of their column.
     """
 
-    def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str, choices: dict | None = None):
+    def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str, choices=None, stacks=False):
         choices = choices or {}
+        if stacks:
+            heads = [html.escape(title) for title in head[1:]]
+            rows = [[row[0], *(_headed(cell, title) for cell, title in zip(row[1:], heads))] for row in rows]
         orders = {title: _in_order(column) for title, column in choices.items()}
         places = [[order.index(value) for value in choices[title]] for title, order in orders.items()]
         keys = {title: f' data-key="{key}"' for key, title in enumerate(orders)}
@@ -98,7 +110,8 @@ class Table:
         before, after = _choosers(name, orders) if orders else ("", "")
         caption = html.escape(caption)
         self.html = (
-            f'<div class="pw-table" id="{name}" tabindex="0" role="region" aria-label="{caption}"><style>{_CSS}</style>'
+            f'<div class="pw-table{" pw-stacks" if stacks else ""}" id="{name}" tabindex="0" role="region" '
+            f'aria-label="{caption}"><style>{_CSS}</style>'
             f"{before}<table><caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
             f"{after}</div>"
         )
@@ -142,7 +155,7 @@ def comparison(chapter: str, root=None) -> Table:
         cells = [at.get(scale, "") for scale in evidence.SCALES]
         rows.append([_td(claim), _td(html.escape(first["paper"])), *(_td(cell, "pw-number") for cell in cells)])
     caption = "Mean over seeds ± standard deviation, n seeds, 95 % interval, and the verdict at each scale."
-    return Table(caption, ["claim", "paper", *evidence.SCALES], rows, f"{len(rows)} claims of {chapter}")
+    return Table(caption, ["claim", "paper", *evidence.SCALES], rows, f"{len(rows)} claims of {chapter}", stacks=True)
 
 
 def scoreboard(root=None) -> Table:
@@ -163,7 +176,7 @@ def scoreboard(root=None) -> Table:
     fields = {"chapter": "chapter", "scale": "profile", "verdict": "answer"}
     choices = {title: [row[field] for row in judged] for title, field in fields.items()}
     head = ["chapter", "claim", "paper", "ours", "scale", "verdict"]
-    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows", choices)
+    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows", choices, stacks=True)
 
 
 def counts(root=None, scales=evidence.SCALES) -> Table:
@@ -203,7 +216,7 @@ def benchmark_rows(root=None) -> list[dict]:
 
 def performance(root=None) -> Table:
     """Each benchmark's case on each device: ours, the best peer, the ratio, memory, and the share of the floor."""
-    rows, cases = [], {}
+    rows, places, cases = [], [], {}
     for row in benchmark_rows(root):
         cases.setdefault((row["operation"], row["case"], row["device"]), []).append(row)
     for (operation, case, device), measured in cases.items():
@@ -215,10 +228,16 @@ def performance(root=None) -> Table:
         memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
         cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}"]
         cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
-        where = f"{device}, {ours['threads']} threads, {ours['date']}"
-        rows.append([_td(html.escape(text)) for text in (operation, case, *cells, where)])
-    head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor", "where"]
-    return Table("Medians; the ratio is the best peer's time over ours.", head, rows, f"{len(rows)} benchmarks")
+        places.append(f"{device}, {ours['threads']} threads, {ours['date']}")
+        rows.append([_td(html.escape(text)) for text in (operation, case, *cells)])
+    title = "Medians; the ratio is the best peer's time over ours."
+    head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor"]
+    if len(set(places)) == 1:
+        title += f" Measured on {places[0]}."
+    else:
+        head.append("where")
+        rows = [[*row, _td(html.escape(place))] for row, place in zip(rows, places)]
+    return Table(title, head, rows, f"{len(rows)} benchmarks", stacks=True)
 
 
 def fault_report(root=None) -> dict:
@@ -240,9 +259,8 @@ def faults(root=None) -> Table:
         cells = [_td(fault), _td(f"{happened}<br><small>{shown}</small>"), _td(html.escape(lost))]
         rows.append([*cells, _td(f"{sum(test['seconds'] for test in tests):.1f}", "pw-number")])
     caption = f"One row a fault; {report['counts']} counts, {report['date']}, {report['device']}."
-    return Table(
-        caption, ["fault", "what happened, and the test", "what was lost", "seconds"], rows, f"{len(rows)} faults"
-    )
+    head = ["fault", "what happened, and the test", "what was lost", "seconds"]
+    return Table(caption, head, rows, f"{len(rows)} faults", stacks=True)
 
 
 def _p50(row):
@@ -251,6 +269,10 @@ def _p50(row):
 
 def _ms(row):
     return f"{_p50(row):.0f} ms" if _p50(row) >= 100 else f"{_p50(row):.3g} ms"
+
+
+def _headed(cell, title):
+    return cell.replace("<td", f'<td data-head="{title}"', 1)
 
 
 def _td(content, kind=""):

@@ -80,4 +80,8 @@ def test_performance_shows_the_best_peer_even_where_it_wins(tmp_path):
     page = tables.performance(tmp_path).html
     assert "fast peer: 8 ms" in page and "0.79" in page and "slow peer" not in page
     assert "20 / 30" in page and "40%" in page and "a &lt;CPU&gt;, 2 threads" in page
-    assert len(tables.benchmark_rows(tmp_path)) == 4
+    assert len(tables.benchmark_rows(tmp_path)) == 4 and "where" not in page
+    other = lines[0].replace("a <CPU>", "a GPU")
+    (folder / "loss.csv").write_text("\n".join([head, *lines, other, lines[1].replace("a <CPU>", "a GPU")]) + "\n")
+    page = tables.performance(tmp_path).html
+    assert "where" in page and page.count("a &lt;CPU&gt;, 2 threads") == page.count("a GPU, 2 threads") == 1

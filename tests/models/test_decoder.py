@@ -159,6 +159,21 @@ def test_cache_rows_can_be_reordered_and_repeated():
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("room", [1, 5])
+def test_a_cache_that_grew_holds_what_it_held_and_zeros(room):
+    model, ids = make(), torch.randint(37, (3, 8))
+    cache = model.new_cache(3, 6)
+    with torch.no_grad():
+        first = model(ids[:, :6], cache)
+        keys, values = cache.keys, cache.values
+        cache.grow(room)
+        assert cache.capacity == 6 + room and cache.length == 6
+        for grown, before in ((cache.keys, keys), (cache.values, values)):
+            assert torch.equal(grown[:, :, :, :6], before) and not grown[:, :, :, 6:].any()
+        logits = torch.cat((first, model(ids[:, 6 : 6 + min(room, 2)], cache)), 1)
+    torch.testing.assert_close(logits, model(ids[:, : logits.shape[1]]), rtol=0, atol=1e-12)
+
+
 def test_model_moves_to_bfloat16_with_its_cache():
     model = make(d_model=48).bfloat16()
     cache = model.new_cache(2, 9)

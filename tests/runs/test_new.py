@@ -10,6 +10,8 @@ import pytest
 
 from paperwalk import evidence, new, runs
 
+NEW = "made_by_a_test_under_the_longest_slug_ok"  # not "demo": a reader of CONTRIBUTING.md may have one just now
+
 
 def run(root, *command):
     """Runs a command in the copy; its output."""
@@ -42,26 +44,26 @@ def state(root):
 @pytest.mark.notebooks
 def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
     paperwalk = [sys.executable, "-m", "paperwalk"]
-    made = run(copy, *paperwalk, "new", "demo").splitlines()[:-1]
+    made = run(copy, *paperwalk, "new", NEW).splitlines()[:-1]
     assert sorted(line[3:] for line in state(copy).splitlines()) == sorted(made)
     run(copy, sys.executable, "-m", "ruff", "check", "book")
     run(copy, sys.executable, "-m", "ruff", "format", "--check", "book")
     for profile in runs.PROFILES:
-        values = runs.profile_values("demo", profile, copy)
-        runs.check("demo", values | {"device": "auto"}, root=copy)
-    assert set(runs.defaults("demo", copy)) == set(runs.schema("demo", copy))
-    run(copy, *paperwalk, "run", "demo", "--profile", "ci")
-    run(copy, *paperwalk, "run", "demo", "--profile", "paper")
-    run(copy, *paperwalk, "run", "demo")  # laptop: the notebook now holds its outputs
-    assert runs.stale("book/demo.ipynb", copy) is None
+        values = runs.profile_values(NEW, profile, copy)
+        runs.check(NEW, values | {"device": "auto"}, root=copy)
+    assert set(runs.defaults(NEW, copy)) == set(runs.schema(NEW, copy))
+    run(copy, *paperwalk, "run", NEW, "--profile", "ci")
+    run(copy, *paperwalk, "run", NEW, "--profile", "paper")
+    run(copy, *paperwalk, "run", NEW)  # laptop: the notebook now holds its outputs
+    assert runs.stale(f"book/{NEW}.ipynb", copy) is None
     board = evidence.scoreboard(copy)
-    assert set(board[board["chapter"] == "demo"]["verdict"]) == {"not attempted"}
+    assert set(board[board["chapter"] == NEW]["verdict"]) == {"not attempted"}
     run(copy, Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going", "--quiet")
-    page = (copy / "_build/html/book/demo.html").read_text("utf8")
+    page = (copy / f"_build/html/book/{NEW}.html").read_text("utf8")
     assert "measures nothing yet" in page and "pw-self-test" in page and "Last, 2026" in page
-    assert 'href="demo.html#what-is-left-out"' in (copy / "_build/html/book/scoreboard.html").read_text("utf8")
+    assert f'href="{NEW}.html#what-is-left-out"' in (copy / "_build/html/book/scoreboard.html").read_text("utf8")
     # as CONTRIBUTING.md says
-    run(copy, "bash", "-c", "rm -r book/demo book/demo.ipynb book/_static/ideas/demo.svg")
+    run(copy, "bash", "-c", f"rm -r book/{NEW} book/{NEW}.ipynb book/_static/ideas/{NEW}.svg")
     run(copy, "git", "restore", "_toc.yml", "book")
     assert state(copy) == ""
 
@@ -92,8 +94,8 @@ def test_a_failure_leaves_nothing_half_made(copy, monkeypatch, fails_at):
 
     monkeypatch.setattr(new, "write_atomically", fail_once)
     with pytest.raises(OSError, match="disk full"):
-        new.make("demo", copy)
-    assert state(copy) == "" and not (copy / "book" / "demo").exists()
+        new.make(NEW, copy)
+    assert state(copy) == "" and not (copy / "book" / NEW).exists()
 
 
 def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path):

@@ -80,16 +80,22 @@ class KVCache:
     def store(self, layer, k, v):
         """Write k and v (B, n_kv_heads, T, head_dim) after the filled slots; return the layer's keys and
         values (B, n_kv_heads, length + T, head_dim). `length` moves once all layers are written."""
-        end = self.length + k.shape[2]
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        start, T = self.length, k.shape[2]
+        keys, values = self.keys[layer], self.values[layer]
+        keys.narrow(2, start, T).copy_(k)
+        values.narrow(2, start, T).copy_(v)
+        return keys.narrow(2, 0, start + T), values.narrow(2, 0, start + T)
 
     def store_next(self, layer, k, v):
         """Write k and v (B, n_kv_heads, 1, head_dim) at `position`; return all of the layer's slots, filled or not."""
         self.keys[layer].index_copy_(2, self.position, k)
         self.values[layer].index_copy_(2, self.position, v)
         return self.keys[layer], self.values[layer]
+
+    def grow(self, room):
+        """Make room for `room` more tokens a row; what is stored stays."""
+        more = self.keys.new_zeros((*self.keys.shape[:3], room, self.keys.shape[4]))
+        self.keys, self.values = torch.cat((self.keys, more), 3), torch.cat((self.values, more), 3)
 
     def reorder(self, rows):
         """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish)."""

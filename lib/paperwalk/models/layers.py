@@ -46,10 +46,10 @@ class Attention(nn.Module):
         triangle instead of a mask. store(k, v), when given, keeps the new keys and values
         (B, n_kv_heads, T, head_dim) and returns all S that the queries read (see `KVCache`).
         """
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # (B, T, n_heads + 2 n_kv_heads, head_dim)
-        qk, v = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=2)
+        heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim)  # (B, T, n_heads + 2 n_kv_heads, head_dim)
+        qk, v = heads.split_with_sizes((self.n_heads + self.n_kv_heads, self.n_kv_heads), 2)
         qk = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype))
-        q, k = qk.split((self.n_heads, self.n_kv_heads), dim=2)
+        q, k = qk.split_with_sizes((self.n_heads, self.n_kv_heads), 2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_dim)
         if store is not None:
             k, v = store(k, v)  # (B, n_kv_heads, S, head_dim)

@@ -19,6 +19,8 @@ from paperwalk.runs.files import (
 )
 from paperwalk.runs.parameters import chapters, defaults, notebook_path, read_mapping
 
+DRAWN_BY = ("evidence", "figures", "prose", "self_test", "tables")  # modules that make what report cells show
+
 
 def notebooks(root=None) -> list[Path]:
     """The notebooks of _toc.yml, in its order."""
@@ -37,8 +39,8 @@ def notebooks(root=None) -> list[Path]:
 
 
 def reported_hash(notebook, root=None) -> str:
-    """sha256 (hex) of all that report cells show: their and the `setup` cells' code, names cited, claims, self-tests,
-    results.
+    """sha256 (hex) of all that report cells show: their, the `setup` cells' and the library's code, names cited,
+    claims, self-tests, results.
 
     A chapter's notebook shows its own folder's files, any other notebook those of all chapters, the
     benchmarks' and the report of the fault tests.
@@ -46,6 +48,8 @@ def reported_hash(notebook, root=None) -> str:
     root = resolve_root(root)
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
     digest.update(" ".join(cited(notebook)).encode())
+    for module in DRAWN_BY:
+        digest.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
     known = chapters(root)
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter

@@ -46,8 +46,6 @@ def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
     paperwalk = [sys.executable, "-m", "paperwalk"]
     made = run(copy, *paperwalk, "new", NEW).splitlines()[:-1]
     assert sorted(line[3:] for line in state(copy).splitlines()) == sorted(made)
-    run(copy, sys.executable, "-m", "ruff", "check", "book")
-    run(copy, sys.executable, "-m", "ruff", "format", "--check", "book")
     for profile in runs.PROFILES:
         values = runs.profile_values(NEW, profile, copy)
         runs.check(NEW, values | {"device": "auto"}, root=copy)
@@ -64,6 +62,16 @@ def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
     assert f'href="{NEW}.html#what-is-left-out"' in (copy / "_build/html/book/scoreboard.html").read_text("utf8")
     # as CONTRIBUTING.md says
     run(copy, "bash", "-c", f"rm -r book/{NEW} book/{NEW}.ipynb book/_static/ideas/{NEW}.svg")
+    run(copy, "git", "restore", "_toc.yml", "book")
+    assert state(copy) == ""
+
+
+@pytest.mark.parametrize("slug", ["aa", "made_by_a_test", NEW])
+def test_a_name_of_any_length_makes_a_clean_notebook(copy, slug):
+    new.make(slug, copy)
+    run(copy, sys.executable, "-m", "ruff", "check", "book")
+    run(copy, sys.executable, "-m", "ruff", "format", "--check", "book")
+    run(copy, "bash", "-c", f"rm -r book/{slug} book/{slug}.ipynb book/_static/ideas/{slug}.svg")
     run(copy, "git", "restore", "_toc.yml", "book")
     assert state(copy) == ""
 

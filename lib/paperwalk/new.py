@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from paperwalk.runs import ParameterError, write_atomically
-from paperwalk.runs.files import resolve_root
+from paperwalk.runs.files import KERNELSPEC, resolve_root
 
 TEMPLATE = Path(__file__).parent / "template"
 NAME = "new_paper"  # what the chapter is called in the template
@@ -50,12 +50,26 @@ def make(slug: str, root=None) -> list[Path]:
 def _files(slug, root) -> dict[Path, str]:
     """{file to make: its text}; the notebook is the last, since it makes the folder a chapter."""
     texts = {file: file.read_text(encoding="utf-8") for file in sorted(TEMPLATE.rglob("*")) if file.is_file()}
-    places = {".yml": root / "book", ".svg": root / "book" / "_static" / "ideas", ".ipynb": root / "book"}
+    places = {".yml": root / "book", ".svg": root / "book" / "_static" / "ideas"}
     made = {
         places[file.suffix] / str(file.relative_to(TEMPLATE)).replace(NAME, slug): text.replace(NAME, slug)
         for file, text in texts.items()
+        if file.suffix in places
     }
-    return dict(sorted(made.items(), key=lambda item: item[0].suffix == ".ipynb"))
+    page = texts[TEMPLATE / f"{NAME}.md"].replace(NAME, slug)
+    return made | {root / "book" / f"{slug}.ipynb": _notebook(page, slug)}
+
+
+def _notebook(page, slug) -> str:
+    """A page in MyST Markdown as the text of a notebook that has not run."""
+    import jupytext
+    import nbformat
+
+    notebook = jupytext.reads(page, fmt="md:myst")
+    notebook.metadata = {"kernelspec": KERNELSPEC}
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.id = f"{slug}-{number:02}"
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
 def _listed(slug, toc) -> str:

@@ -37,7 +37,7 @@ html[data-theme="dark"] .pw-table, body[data-jp-theme-light="false"] .pw-table {
   .pw-stacks th:not([data-key]), .pw-stacks tr[hidden], .pw-stacks td:empty { display: none; }
   .pw-stacks th[data-key], .pw-stacks tbody td { border: 0; padding: .1em 0; }
   .pw-stacks tbody tr { border-bottom: 1px solid #8884; padding: .6em 0; }
-  .pw-stacks td[data-head]::before { content: attr(data-head) ": "; font-weight: 600; }
+  .pw-stacks td::before { font-weight: 600; }
 }
 """
 
@@ -95,9 +95,6 @@ class Table:
 
     def __init__(self, caption: str, head: list[str], rows: list[list[str]], text: str, choices=None, stacks=False):
         choices = choices or {}
-        if stacks:
-            heads = [html.escape(title) for title in head[1:]]
-            rows = [[row[0], *(_headed(cell, title) for cell, title in zip(row[1:], heads))] for row in rows]
         orders = {title: _in_order(column) for title, column in choices.items()}
         places = [[order.index(value) for value in choices[title]] for title, order in orders.items()]
         keys = {title: f' data-key="{key}"' for key, title in enumerate(orders)}
@@ -109,9 +106,10 @@ class Table:
         name = f"pw-table-{hashlib.sha256((titles + body).encode()).hexdigest()[:16]}"
         before, after = _choosers(name, orders) if orders else ("", "")
         caption = html.escape(caption)
+        style = _CSS + (_titles_before_cells(name, head) if stacks else "")
         self.html = (
             f'<div class="pw-table{" pw-stacks" if stacks else ""}" id="{name}" tabindex="0" role="region" '
-            f'aria-label="{caption}"><style>{_CSS}</style>'
+            f'aria-label="{caption}"><style>{style}</style>'
             f"{before}<table><caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
             f"{after}</div>"
         )
@@ -122,6 +120,12 @@ class Table:
 
     def __repr__(self):
         return self.text
+
+
+def _titles_before_cells(name, head) -> str:
+    """CSS that writes the title of its column before each cell but a row's first, on a phone."""
+    rules = (f'#{name} td:nth-child({n})::before {{ content: "{title}: "; }}' for n, title in enumerate(head[1:], 2))
+    return "@media (max-width: 575px) {\n" + "\n".join(rules) + "\n}\n"
 
 
 def _in_order(column) -> list[str]:
@@ -269,10 +273,6 @@ def _p50(row):
 
 def _ms(row):
     return f"{_p50(row):.0f} ms" if _p50(row) >= 100 else f"{_p50(row):.3g} ms"
-
-
-def _headed(cell, title):
-    return cell.replace("<td", f'<td data-head="{title}"', 1)
 
 
 def _td(content, kind=""):

@@ -328,6 +328,18 @@ def test_scoreboard_filters_and_sorts_by_keyboard(open_page, site):
     page.close()
 
 
+@pytest.mark.parametrize("name", ["scoreboard", "reliability", "performance", *runs.chapters()])
+def test_long_tables_stack_on_a_phone(open_page, site, name):
+    page = open_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{site}/book/{name}.html")
+    table = page.locator(".pw-stacks").first
+    heads = table.locator("th").all_text_contents()
+    told = "row => [...row.cells].slice(1).map(cell => getComputedStyle(cell, '::before').content)"
+    assert table.locator("tbody tr").first.evaluate(told) == [f'"{head}: "' for head in heads[1:]]
+    assert table.evaluate("table => table.scrollWidth <= table.clientWidth")
+    page.close()
+
+
 def test_scoreboard_stands_without_scripts(open_page, site):
     page = open_page(java_script_enabled=False)
     page.goto(f"{site}/book/scoreboard.html")

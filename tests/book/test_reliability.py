@@ -82,6 +82,6 @@ def test_the_report_says_which_tests_passed(book):
 def test_a_fault_whose_tests_did_not_pass_is_not_said_to_be_harmless(book):
     rows = tables.faults(book).html.split("<tr>")[2:]
     burnt, lost, stolen = rows
-    assert "it is &lt;gone&gt;" in burnt and ">not shown: 1 of 1 tests failed</td>" in burnt
-    assert ">nothing</td>" in lost and "test_some.py::test_lost<" in lost.replace("<wbr>", "")
-    assert ">not shown: 1 of 1 tests skipped</td>" in stolen
+    assert "it is &lt;gone&gt;" in burnt and "<td>not shown: 1 of 1 tests failed</td>" in burnt
+    assert "<td>nothing</td>" in lost and "test_some.py::test_lost<" in lost.replace("<wbr>", "")
+    assert "<td>not shown: 1 of 1 tests skipped</td>" in stolen

@@ -3,20 +3,26 @@
 Three parts: choosing tokens from logits (`choose_greedy`, `choose_sample`, `truncate`), searching
 (`_one_by_one`, `_beam`), and the growing prefixes that give the logits (`_Prefixes`), the only part that
 knows the model. On a GPU a step is recorded once as a CUDA graph and replayed (`_Step`), until rows leave or the cache
-grows.
+grows. On a CPU the layers are exchanged for faster forms first (`_prepared`), for as long as the call takes.
 """
 
+import copy
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from paperwalk.kernels.rms_norm import rms_norm
 from paperwalk.models.seq2seq import Seq2Seq
 
 METHODS = ("greedy", "sample", "beam")
-COMPACT_AT = 0.9  # ended rows leave the batch when this share of it, or less, is left
+COMPACT_AT = 0.8  # ended rows leave the batch when this share of it, or less, is left
 SHARE_UNTIL = 0.6  # a prompt's rows go separate ways when this share of those kept together is live, or less
 CACHE_STEP = 16  # least tokens by which the cache grows: one with little room to spare is read and reordered faster
+PREPARED_FROM = 8  # new tokens from which on it pays to prepare the model
+PACKED_SIZE = 2**17  # numbers in a matrix from which on it pays to lay it out anew, for several rows
 RECORDED_ON = ("cuda",)  # devices where a step has fixed shapes; what changes them costs a recording, so it is rarer:
 RECORDED_COMPACT_AT, RECORDED_CACHE_STEP = 0.5, 256
 
@@ -81,7 +87,13 @@ def generate(
         return choose_greedy(logits)
 
     with torch.inference_mode():
-        prefixes = _Prefixes(model, ids, padding, bos, use_cache)
+        head = functools.partial(F.linear, weight=model.lm_head)
+        if use_cache and max_new_tokens >= PREPARED_FROM and _can_prepare(model.lm_head):
+            several = len(ids) * max(samples, beams) > 1
+            if several and model.lm_head.numel() >= PACKED_SIZE:
+                head = _Packed(model.lm_head)
+            model = _prepared(model, several)
+        prefixes = _Prefixes(model, head, ids, padding, bos, use_cache)
         if method == "beam":
             tokens = _beam(prefixes, max_new_tokens, beams, eos, length_penalty)
         else:
@@ -128,7 +140,10 @@ def choose_sample(logits, temperature=1.0, top_k=None, top_p=None, uniform=None)
     """
     if uniform is None:
         uniform = torch.rand(len(logits), dtype=torch.float64, device=logits.device)
-    probability = truncate(logits.float() / temperature, top_k, top_p).softmax(-1)
+    logits = logits.float()
+    if temperature != 1:
+        logits = logits / temperature
+    probability = truncate(logits, top_k, top_p).softmax(-1)
     cumulated = probability.cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
 
@@ -148,14 +163,57 @@ def truncate(logits, top_k=None, top_p=None):
     return logits.scatter(-1, order, value)
 
 
+class _Packed(nn.Module):
+    """F.linear with a copy of a matrix (N, K) in blocks, as oneDNN reads it: up to twice as fast for a few dozen rows,
+    whose products are bound by the reading. The sums have another order."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+    def forward(self, x):
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, None, "none", [], "")
+
+
+class _Norm(nn.Module):
+    """An nn.RMSNorm as one compiled loop."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.weight, self.eps = norm.weight, norm.eps
+
+    def forward(self, x):
+        return rms_norm(x, self.weight, self.eps)
+
+
+def _can_prepare(weight):
+    here = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return here and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _prepared(module, pack):
+    """A copy of the module with `_Norm` and, if pack, `_Packed` in place of what is slow; it shares all else."""
+    if isinstance(module, nn.RMSNorm):
+        return _Norm(module)
+    if isinstance(module, nn.Linear) and pack and module.weight.numel() >= PACKED_SIZE:
+        return _Packed(module.weight)
+    children = {name: _prepared(child, pack) for name, child in module.named_children()}
+    if not children:
+        return module
+    twin = copy.copy(module)
+    twin._modules = children
+    return twin
+
+
 class _Prefixes:
     """R growing rows of tokens, a prompt's together; `logits` (R, V) are those of the token that comes next.
 
     At first there is one row a prompt: the prompt itself for a `Decoder`, bos for a `Seq2Seq`.
     """
 
-    def __init__(self, model, prompts, padding, bos, use_cache):
-        self.model, self.memory, self.padding = model, None, padding
+    def __init__(self, model, head, prompts, padding, bos, use_cache):
+        self.model, self.head = model, head
+        self.memory, self.padding = None, padding
         self.ids = prompts
         if isinstance(model, Seq2Seq):
             self.memory, self.padding = model.encode(prompts, padding), None
@@ -174,7 +232,7 @@ class _Prefixes:
                 self.cache.grow(max(self.room, self.cache.capacity // 4))
                 self.step = None
             if self.recorded:
-                self.step = self.step or _Step(self.model, self.memory, self.cache, self.padding)
+                self.step = self.step or _Step(self.model, self.head, self.memory, self.cache, self.padding)
                 self.logits = self.step(tokens)
             else:
                 self._read(tokens[:, None])
@@ -199,7 +257,7 @@ class _Prefixes:
             hidden = self.model.hidden(ids, self.cache, self.padding)
         else:
             hidden = self.model.hidden(ids, self.memory, self.cache)
-        self.logits = F.linear(hidden[:, -1], self.model.lm_head)
+        self.logits = self.head(hidden[:, -1])
 
 
 class _Step:
@@ -208,8 +266,9 @@ class _Step:
     It holds the addresses of the cache, memory and padding: whoever puts others in their place makes a new step.
     """
 
-    def __init__(self, model, memory, cache, padding):
-        self.model, self.memory, self.cache, self.padding = model, memory, cache, padding
+    def __init__(self, model, head, memory, cache, padding):
+        self.model, self.head = model, head
+        self.memory, self.cache, self.padding = memory, cache, padding
         self.ids = cache.position.new_zeros(cache.batch, 1)
         self.graph = None
         cache.position.fill_(cache.length)
@@ -225,7 +284,7 @@ class _Step:
 
     def _run(self):
         rest = (self.cache, self.padding) if self.memory is None else (self.memory, self.cache)
-        self.logits = F.linear(self.model.hidden_next(self.ids, *rest)[:, -1], self.model.lm_head)
+        self.logits = self.head(self.model.hidden_next(self.ids, *rest)[:, -1])
         self.cache.position += 1
 
     def _record(self):

@@ -12,6 +12,7 @@ export PYTHONUTF8 := 1
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
+	rm -rf _build/html # a page whose source is gone would stay
 	$(BIN)/jupyter-book build . --all -W --keep-going --quiet
 	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
 

@@ -23,6 +23,7 @@ SHARE_UNTIL = 0.6  # a prompt's rows go separate ways when this share of those k
 CACHE_STEP = 16  # least tokens by which the cache grows: one with little room to spare is read and reordered faster
 PREPARED_FROM = 8  # new tokens from which on it pays to prepare the model
 PACKED_SIZE = 2**17  # numbers in a matrix from which on it pays to lay it out anew, for several rows
+OUTSIDE_STEPS = ("encoder", "head")  # parts of a Seq2Seq: one has run before the steps, the other is applied by itself
 RECORDED_ON = ("cuda",)  # devices where a step has fixed shapes; what changes them costs a recording, so it is rarer:
 RECORDED_COMPACT_AT, RECORDED_CACHE_STEP = 0.5, 256
 
@@ -192,12 +193,13 @@ def _can_prepare(weight):
 
 
 def _prepared(module, pack):
-    """A copy of the module with `_Norm` and, if pack, `_Packed` in place of what is slow; it shares all else."""
+    """A copy of the module with `_Norm` and, if pack, `_Packed` in what a step goes through; it shares all else."""
     if isinstance(module, nn.RMSNorm):
         return _Norm(module)
     if isinstance(module, nn.Linear) and pack and module.weight.numel() >= PACKED_SIZE:
         return _Packed(module.weight)
-    children = {name: _prepared(child, pack) for name, child in module.named_children()}
+    parts = module.named_children()
+    children = {name: part if name in OUTSIDE_STEPS else _prepared(part, pack) for name, part in parts}
     if not children:
         return module
     twin = copy.copy(module)

@@ -47,7 +47,7 @@ def prepared(notebook, folder):
 
 
 @pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
-def test_nbval(notebook, tmp_path):
+def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     before = committed_state()
     copy = prepared(notebook, tmp_path)
     result = runs.ROOT / "_runs" / notebook.stem / "results" / "ci-seed0.json"

@@ -27,7 +27,7 @@ def test_every_form_equals_the_formula(form, shape, scale):
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)  # float32 sums of up to 2,000 squares
 
 
-def test_strided_rows_are_read_where_they_lie():
+def test_strided_rows_give_what_contiguous_ones_do():
     x, weight = inputs(6, 8)
     wide = torch.full((8, 12), torch.nan)
     wide[:, ::2] = x.T
@@ -41,6 +41,12 @@ def test_the_result_is_no_view_of_the_input_and_nan_stays_in_its_row():
     result = numba_impl.rms_norm(x, weight, 1e-6)
     torch.testing.assert_close(x, before, equal_nan=True)
     assert result.isnan().all(1).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("shape", [(7,), (9,), (1, 8)], ids=str)
+def test_a_weight_that_does_not_fit_is_refused(shape):
+    with pytest.raises(ValueError, match=r"weight of shape .*: must be \(8,\)"):
+        rms_norm(torch.ones(3, 8), torch.ones(shape), 1e-6)
 
 
 def test_the_compiled_form_is_taken_only_where_it_is_right(monkeypatch):

@@ -44,7 +44,8 @@ def state(root):
 def remove(root, *slugs):
     """As CONTRIBUTING.md says; nothing stays."""
     for slug in slugs:
-        run(root, "bash", "-c", f"rm -rf book/{slug} book/{slug}.ipynb book/_static/ideas/{slug}.svg _runs/{slug}")
+        run(root, "bash", "-c", f"rm -r book/{slug} book/{slug}.ipynb book/_static/ideas/{slug}.svg")
+        run(root, "rm", "-rf", f"_runs/{slug}")
     run(root, "git", "restore", "_toc.yml", "book")
     assert state(root) == ""
 

@@ -10,8 +10,11 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang & Sennrich 2019, eq. 4): (..., D) -> (..., D).
 
     weight (D,), of x's dtype and device. Few numbers of float32 on a CPU, without gradients: one compiled loop;
-    otherwise `F.rms_norm`, which starts eight operations. The two differ by rounding.
+    otherwise `F.rms_norm`, which starts eight operations. The two differ by rounding. Raises ValueError for a weight of
+    another shape.
     """
+    if weight.shape != x.shape[-1:]:
+        raise ValueError(f"weight of shape {tuple(weight.shape)}: must be ({x.shape[-1]},), one number a column of x")
     if _compiled(x, weight):
         from .numba_impl import rms_norm as compiled
 

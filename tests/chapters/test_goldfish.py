@@ -78,18 +78,22 @@ def test_recite_finds_exact_matches_and_first_errors(notebook):
 
 
 def test_variants_of_a_canary(notebook):
-    T, shift = notebook.p.text_tokens, notebook.p.shift
-    long = torch.arange(1000, 1000 + T + shift)[None]
+    T, shift, n = notebook.p.text_tokens, notebook.p.shift, 200
+    long = 1000 + torch.arange(3 * (T + shift)).view(3, -1)
     space = notebook.namespace
     space.update(long_canaries=long, canaries=long[:, shift // 2 : shift // 2 + T])
-    g = torch.Generator().manual_seed(0)
-    exact = notebook.variant(notebook.Arm("a"), 0, g)
-    assert torch.equal(exact, space["canaries"][0])
-    offsets = {int(notebook.variant(notebook.Arm("a", canaries="shifted"), 0, g)[0]) - 1000 for _ in range(200)}
-    assert offsets == set(range(shift + 1))
-    edited = notebook.variant(notebook.Arm("a", canaries="edited", edit_every=10), 0, g)
-    blocks = (edited != exact)[: T // 10 * 10].view(-1, 10).sum(1)
-    assert (blocks == 1).all()  # vocabulary ids lie far below 1000: every edit shows
+    g, i = torch.Generator().manual_seed(0), torch.arange(n) % 3
+    exact = notebook.variants(notebook.Arm("a"), i, g)
+    assert torch.equal(exact, space["canaries"][i])
+    shifted = notebook.variants(notebook.Arm("a", canaries="shifted"), i, g)
+    assert set((shifted - long[i, :T]).flatten().tolist()) == set(range(shift + 1))
+    assert (shifted.diff(dim=1) == 1).all()
+    for every in (10, T - 1, T + 7):
+        edited = notebook.variants(notebook.Arm("a", canaries="edited", edit_every=every), i, g)
+        changed = edited != exact  # vocabulary ids lie far below 1000: every edit shows
+        assert (changed[:, : T // every * every].unflatten(1, (-1, every)).sum(2) == 1).all() if every <= T else True
+        assert (changed[:, T // every * every :].sum(1) <= 1).all()  # the last place may lie beyond the text
+        assert edited[changed].max() < notebook.p.vocab_size
 
 
 @pytest.mark.parametrize("k", [3, 4, 8, 32, 128])

@@ -162,6 +162,14 @@ def test_gradients_come_nearest_first(notebook):
     assert len(norms) == 3 and all(norm > 0 for norm in norms)
 
 
+def test_a_long_text_read_in_pieces_says_the_same(notebook):
+    ids = torch.randint(256, (3, 7 * notebook.p.block_size))
+    for kind in ("fam", "rmt", "full"):
+        model = notebook.new_model(notebook.Arm(kind, kind))
+        whole = notebook.read_in_pieces(model, ids)
+        torch.testing.assert_close(notebook.read_in_pieces(model, ids, blocks=2), whole, rtol=1e-4, atol=1e-4)
+
+
 def test_operations_are_those_of_the_matrix_products(notebook):
     config = FAMConfig(10, 8, 3, 2, 12, 4, 2, 0)
     token = 4 * 8 * 8 + 3 * 8 * 12 + 2 * 8 * (2 * 4 + 2.5)  # projections, feed-forward, keys and values

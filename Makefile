@@ -8,7 +8,10 @@ BIN := .venv/bin
 CHROMIUM ?= chromium
 export PYTHONUTF8 := 1
 
-.PHONY: book test test-faults run gpu bench serve pdf lint clean
+MINUTES ?= 9
+OUT ?= _gpu/out
+
+.PHONY: book test test-faults run gpu gpu-pack gpu-all bench serve pdf lint clean
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -28,6 +31,13 @@ run: .venv/installed
 
 gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
+
+gpu-pack: .venv/installed
+	$(BIN)/python -m paperwalk gpu-pack
+
+# On the GPU machine, which may be bare: the environment of this project where it is installed, else the machine's own.
+gpu-all:
+	PYTHONPATH=lib $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON)) -m paperwalk gpu --minutes $(MINUTES) --out $(OUT)
 
 bench: .venv/installed
 	for one in mask loss fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done

@@ -9,8 +9,13 @@ from benchmarks.harness import Contest, Unequal, run
 from paperwalk.models.fam import FAMConfig, TransformerFAM
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-B, T, BLOCK, M = 1, 2048, 64, 1
-SIZES = dict(vocab_size=256, d_model=128, n_layers=2, n_heads=2, d_ff=352, block_size=BLOCK, memory_segments=M)
+ON_CPU = dict(B=1, T=2048, BLOCK=64, d_model=128, n_layers=2, n_heads=2, d_ff=352)
+ON_GPU = dict(B=4, T=8192, BLOCK=256, d_model=512, n_layers=4, n_heads=8, d_ff=1376)  # enough to fill it
+CHOSEN = ON_GPU if DEVICE == "cuda" else ON_CPU
+B, T, BLOCK, M = CHOSEN["B"], CHOSEN["T"], CHOSEN["BLOCK"], 1
+SIZES = dict(vocab_size=256, block_size=BLOCK, memory_segments=M)
+SIZES |= {name: CHOSEN[name] for name in ("d_model", "n_layers", "n_heads", "d_ff")}
+CASE = f"{T} tokens, block {BLOCK}, M {M}" + (f", batch {B}, D {SIZES['d_model']}" if B > 1 else "")
 
 
 def model(fam_length):
@@ -82,8 +87,8 @@ backward = {"paperwalk": trained(ours), "SDPA, dense mask": trained(with_mask)}
 backward |= {"FlexAttention, compiled": trained(with_flex)} if DEVICE == "cuda" else {}  # no backward on a CPU
 backward |= {"paperwalk, with the FAM": fam_trained}
 CONTESTS = [
-    Contest("fam", f"forward, {T} tokens, block {BLOCK}, M {M}", inputs, forward, check),
-    Contest("fam", f"forward and backward, {T} tokens, block {BLOCK}, M {M}", inputs, backward, check),
+    Contest("fam", f"forward, {CASE}", inputs, forward, check),
+    Contest("fam", f"forward and backward, {CASE}", inputs, backward, check),
 ]
 
 if __name__ == "__main__":

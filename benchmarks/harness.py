@@ -18,7 +18,10 @@ from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).with_name("results")
+from paperwalk import evidence
+
+RESULTS = Path(os.environ.get("PAPERWALK_BENCHMARKS") or Path(__file__).with_name("results"))
+ROUNDS = int(os.environ.get("PAPERWALK_ROUNDS", 0))  # of each contest; 0: as many as it says itself
 COLUMNS = "operation case implementation p20_ms p50_ms p80_ms ratio peak_mb rounds".split()
 COLUMNS += "device threads versions date commit".split()
 
@@ -54,7 +57,8 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
         if not name.startswith("floor"):
             contest.check(name, result, reference)
     seconds = {name: [] for name in contest.implementations}
-    for round_ in range(contest.rounds):
+    rounds = ROUNDS or contest.rounds
+    for round_ in range(rounds):
         names = list(seconds)
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # nobody always goes first
             synchronise()
@@ -66,7 +70,7 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
     rows = []
     for name, times in seconds.items():
         p20, p50, p80 = (1000 * statistics.quantiles(times, n=10)[at] for at in (1, 4, 7))
-        row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=contest.rounds)
+        row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=rounds)
         row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}", ratio=f"{ratios[name]:.3f}")
         row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", **machine())
         rows.append(row)
@@ -108,7 +112,7 @@ def machine():
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     names = ("torch", "numba", "triton", "transformers", "networkx", "liger-kernel", "cut-cross-entropy")
     versions = "; ".join(f"{name} {version}" for name in names if (version := installed(name)))
-    commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = evidence.commit(Path(__file__).parent)["git_commit"][:10]
     today = time.strftime("%Y-%m-%d", time.gmtime())
     return dict(device=device, threads=torch.get_num_threads(), versions=versions, date=today, commit=commit)
 
@@ -128,12 +132,16 @@ def processor():
 
 
 def peak_memory(module: str) -> Callable[[Contest, str], float]:
-    """A function that gives the memory, in MB, that one call takes beyond its inputs, measured in a fresh process.
+    """A function that gives the memory, in MB, that one call takes beyond its inputs.
+
+    On a GPU it is the device's, measured here; on a CPU the resident memory of a fresh process.
 
     module: the script that defines CONTESTS, by its name in this folder.
     """
 
     def measure(contest, name):
+        if torch.cuda.is_available():
+            return _peak_of_gpu(contest.implementations[name], contest.make())
         command = [sys.executable, "-m", "benchmarks.harness", module, contest.operation, contest.case, name]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -144,25 +152,28 @@ def peak_memory(module: str) -> Callable[[Contest, str], float]:
 
 
 def _measure_here(module, operation, case, name):
-    """Peak of a second call beyond its inputs, in MB (the first compiles): of the GPU, or of this process on Linux."""
+    """Peak resident memory of a second call beyond its inputs, in MB, on Linux; the first compiles."""
     contests = importlib.import_module(f"benchmarks.{module}").CONTESTS
     contest = next(c for c in contests if (c.operation, c.case) == (operation, case))
     inputs = contest.make()
     implementation = contest.implementations[name]
     implementation(*inputs)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        implementation(*inputs)
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")
     implementation(*inputs)
     return (_status("VmHWM") - before) / 1e3
+
+
+def _peak_of_gpu(implementation, inputs):
+    """Peak of the GPU's memory in a call beyond its inputs, in MB."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    implementation(*inputs)
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def _status(field):

@@ -14,12 +14,12 @@ K = 4
 
 def inputs(rows, d_model, vocab_size):
     """Hidden states, weight and targets of a random model, and a mask that drops one target in K."""
-    generator = torch.Generator().manual_seed(0)
+    here = dict(generator=torch.Generator(DEVICE).manual_seed(0), device=DEVICE)
     dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
-    hidden = torch.randn(rows, d_model, generator=generator).to(DEVICE, dtype).requires_grad_()
-    weight = (torch.randn(vocab_size, d_model, generator=generator) / d_model**0.5).to(DEVICE, dtype).requires_grad_()
-    targets = torch.randint(vocab_size, (rows,), generator=generator).to(DEVICE)
-    keep = (torch.rand(rows, generator=generator) >= 1 / K).to(DEVICE)
+    hidden = torch.randn(rows, d_model, **here).to(dtype).requires_grad_()
+    weight = (torch.randn(vocab_size, d_model, **here) / d_model**0.5).to(dtype).requires_grad_()
+    targets = torch.randint(vocab_size, (rows,), **here)
+    keep = torch.rand(rows, **here) >= 1 / K
     return hidden, weight, targets, keep
 
 

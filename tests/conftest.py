@@ -42,6 +42,14 @@ def browser(chromium):
         browser.close()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` are skipped where there is none."""
+    wanted = [item for item in items if item.get_closest_marker("gpu")]
+    if wanted and not runs.has_cuda_device():
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device was found"))
+
+
 def pytest_addoption(parser):
     parser.addoption("--fault-report", metavar="FILE", help="write what the tests marked `fault` showed to this file")
 

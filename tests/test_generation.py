@@ -2,9 +2,12 @@
 
 import itertools
 import math
+import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from paperwalk import generation
 from paperwalk.generation import choose_sample, generate, truncate
@@ -113,6 +116,82 @@ def test_a_packed_layer_equals_the_linear_layer():
         with torch.inference_mode():
             result = generation._Packed(weight)(x.float())
         torch.testing.assert_close(result.double(), x.float().double() @ weight.double().T, rtol=0, atol=1e-4)
+
+
+class Calls(TorchDispatchMode):
+    """What `look` returns at each call of these operators, asked before they run."""
+
+    def __init__(self, operators, look):
+        super().__init__()
+        self.operators, self.look, self.seen = operators, look, []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator in self.operators:
+            self.seen.append(self.look())
+        return operator(*args, **(kwargs or {}))
+
+
+def test_a_cache_lets_go_of_its_old_keys_before_it_copies_its_values():
+    cache = make().new_cache(4, 6)
+    for change in (lambda: cache.grow(3), lambda: cache.reorder(torch.tensor([2, 0]))):
+        old = weakref.ref(cache.keys)
+        with Calls(
+            [torch.ops.aten.constant_pad_nd.default, torch.ops.aten.index.Tensor], lambda: old() is None
+        ) as calls:
+            change()
+        assert calls.seen == [False, True]
+
+
+def test_a_cache_can_be_reordered_within_its_storage():
+    model, ids, rows = make(), torch.stack(prompts_of((5, 5, 5))), torch.tensor([2, 0, 2])
+    moved, copied = model.new_cache(3, 8), model.new_cache(3, 8)
+    with torch.no_grad():
+        for cache in (moved, copied):
+            model(ids, cache)
+        before = moved.keys.data_ptr(), moved.values.data_ptr()
+        moved.reorder(rows, in_place=True)
+        copied.reorder(rows)
+    assert (moved.keys.data_ptr(), moved.values.data_ptr()) == before
+    assert torch.equal(moved.keys, copied.keys) and torch.equal(moved.values, copied.values)
+
+
+def test_rows_are_cut_after_their_first_end():
+    tokens = torch.tensor([[5, 4, 4, 1], [4, 1, 4, 1], [1, 2, 3, 5], [1, 2, 3, 4]])
+    assert generation._lengths(tokens, 4) == [2, 1, 4, 4]
+    assert generation._lengths(tokens, None) == [4] * 4
+
+
+def make_endless(eos):
+    """A model that never says eos: a part of its states is always 1, and counts against it."""
+    model = make()
+    with torch.no_grad():
+        model.untied_head[:, -1] = 0
+        model.untied_head[eos, -1] = -100
+    for name in ("hidden", "hidden_next"):
+        read = getattr(model, name)
+        setattr(model, name, lambda *given, read=read: F.pad(read(*given)[..., :-1], (0, 1), value=1.0))
+    return model
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["growing", "fixed shapes"])
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
+def test_the_device_is_not_waited_for_at_every_row_or_token(options, recorded, monkeypatch):
+    """Recorded, 27 tokens are checked after 8, 16 and 24."""
+    if recorded:
+        monkeypatch.setattr(generation, "RECORDED_ON", ("cpu",))
+    waits = []
+    for name in ("__bool__", "__int__", "item", "tolist", "nonzero"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, method=method: (waits.append(1), method(x))[1])
+
+    def waits_for(tokens, rows, eos):
+        waits.clear()
+        generate(make_endless(4), prompts_of((5, 7) * rows), tokens, eos=eos, **options)
+        return len(waits)
+
+    once = waits_for(1, 1, None)
+    assert waits_for(27, 1, None) == waits_for(27, 40, None) == once > 0
+    assert waits_for(27, 1, 4) == waits_for(27, 40, 4) == once + 1 + (3 if recorded else 26)  # 1: the rows' lengths
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])

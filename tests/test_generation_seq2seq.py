@@ -137,6 +137,124 @@ def test_compaction_changes_nothing(kind, samples, use_cache, monkeypatch):
         assert fewest <= some < all_rows
 
 
+KINDS = {"seq2seq": (make, dict(bos=BOS, eos=EOS)), "decoder": (make_decoder, dict(eos=EOS))}
+MANY = (3, 9, 1, 4, 9, 2, 7, 5, 5)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Recording is pretended on the CPU: the steps that were made, each a list of its calls' (rows, prompts that they
+    belong to, capacity of the cache)."""
+    made = []
+
+    class Step(generation._Step):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.reads, self.calls = self.addresses(), []
+            made.append(self.calls)
+
+        def addresses(self):
+            memory = () if self.memory is None else (*self.memory.keys, *self.memory.values)
+            padding = () if self.padding is None else (self.padding,)
+            return [x.data_ptr() for x in (self.cache.keys, self.cache.values, self.cache.position, *padding, *memory)]
+
+        def __call__(self, tokens):
+            assert self.addresses() == self.reads, "a graph would read from where nothing is any more"
+            self.calls.append((len(tokens), len(self.memory or tokens), self.cache.capacity))
+            return super().__call__(tokens)
+
+    append = generation._Prefixes.append
+
+    def checked_append(prefixes, tokens):
+        append(prefixes, tokens)
+        assert prefixes.padding is prefixes.step.padding and prefixes.memory is prefixes.step.memory
+
+    monkeypatch.setattr(generation._Prefixes, "append", checked_append)
+    monkeypatch.setattr(generation, "_Step", Step)
+    monkeypatch.setattr(generation, "RECORDED_ON", ("cpu",))
+    monkeypatch.setattr(generation, "RECORDED_CACHE_STEP", 7)
+    return made
+
+
+@pytest.mark.parametrize("make, ends", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("most", [30, 40])  # 40: all that fits
+def test_a_recorded_step_serves_until_rows_leave_or_the_cache_grows(make, ends, options, most, steps):
+    model, most = make(), most if make is not make_decoder else most - 9 + 1
+    generate(model, sources_of(MANY), most, generator=draws(), **ends, **options)
+    calls = [call for step in steps for call in step]
+    assert calls and all(len(set(step)) == 1 for step in steps)
+    assert len(steps) == 1 + sum(a != b for a, b in itertools.pairwise(calls))
+    if options["method"] == "beam":
+        assert len(calls) > 2 * len(steps) > 2 and len({rows for rows, _, _ in calls}) == 1
+
+
+@pytest.mark.parametrize("make, ends", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("check", [1, 3, 8, 100])
+def test_recorded_steps_and_rare_checks_change_nothing(make, ends, options, check, monkeypatch, request):
+    """Neither the tokens nor what the generator gives to the next call."""
+    model, sources = make(), sources_of(MANY)
+
+    def run():
+        generator, found = draws(), []
+        for most in (30, 29, 5):
+            found += lists(generate(model, sources, most, generator=generator, **ends, **options))
+        return found, torch.rand(3, generator=generator).tolist()
+
+    plain = run()
+    assert len(set(map(len, plain[0]))) > 2, "rows must end at different steps for this test to bite"
+    steps = request.getfixturevalue("steps")
+    monkeypatch.setattr(generation, "RECORDED_CHECK_STEP", check)
+    assert run() == plain
+    assert steps
+
+
+@pytest.mark.parametrize("make, ends", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("use", ["global", "own"])
+def test_draws_of_steps_after_the_last_end_are_given_back(make, ends, use, steps):
+    """The row ends between two checks."""
+    model, sources, generator = make(), sources_of((5,)), None if use == "global" else draws()
+    generator_used = generator or torch.default_generator
+    shorter = 0
+    for seed in range(12):
+        generator_used.manual_seed(seed)
+        row = generate(model, sources, 30, "sample", temperature=3.0, generator=generator, **ends)[0]
+        after = torch.rand(2, generator=generator)
+        generator_used.manual_seed(seed)
+        for _ in row:
+            torch.rand(1, dtype=torch.float64, generator=generator)
+        assert torch.equal(after, torch.rand(2, generator=generator))
+        shorter += len(row) < 30 and len(row) % 8 != 0
+    assert shorter > 3, "rows must end early for this test to bite"
+
+
+@pytest.mark.parametrize("make, ends", KINDS.values(), ids=KINDS)
+def test_rows_that_ended_leave_before_the_cache_grows(make, ends, steps, monkeypatch):
+    monkeypatch.setattr(generation, "RECORDED_COMPACT_AT", 0)  # they never leave otherwise
+    generate(make(), sources_of(MANY), 30, "sample", samples=6, generator=draws(), **ends)
+    calls = [call for step in steps for call in step]
+    assert calls[-1][0] < calls[0][0] == 6 * len(MANY)
+    assert all(a[2] < b[2] for a, b in itertools.pairwise(calls) if a[0] != b[0])
+    assert any(rows == prompts for rows, prompts, _ in calls), "rows must part for this test to bite"
+
+
+@pytest.mark.parametrize("make, ends", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("recorded", [False, True], ids=["growing", "fixed shapes"])
+@pytest.mark.parametrize("most", [1, 2, 25])
+def test_the_cache_has_no_room_for_more_than_is_read(make, ends, options, recorded, most, monkeypatch):
+    if recorded:
+        monkeypatch.setattr(generation, "RECORDED_ON", ("cpu",))
+    model, caches = make(), []
+    new = model.new_cache
+    monkeypatch.setattr(model, "new_cache", lambda *given: caches.append(new(*given)) or caches[-1])
+    found = generate(model, sources_of(MANY), most, generator=draws(), **(ends | dict(eos=None)), **options)
+    assert len(found[0]) == most
+    given = 9 if make is make_decoder else 1
+    assert [cache.capacity for cache in caches] == [given + most - 1]  # the last token is not read
+
+
 def test_the_source_is_encoded_once(monkeypatch):
     model, sources = make(), sources_of((3, 9, 1))
     encode, seen = model.encode, []

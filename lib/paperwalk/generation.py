@@ -3,9 +3,11 @@
 Three parts: choosing tokens from logits (`choose_greedy`, `choose_sample`, `truncate`), searching
 (`_one_by_one`, `_beam`), and the growing prefixes that give the logits (`_Prefixes`), the only part that
 knows the model. On a GPU a step is recorded once as a CUDA graph and replayed (`_Step`), until rows leave or the cache
-grows. On a CPU the layers are exchanged for faster forms first (`_prepared`), for as long as the call takes.
+grows, and it is asked only now and then whether all rows have ended (`_Draws` gives back what was drawn too much). On a
+CPU the layers are exchanged for faster forms first (`_prepared`), for as long as the call takes.
 """
 
+import collections
 import copy
 import functools
 import math
@@ -26,6 +28,7 @@ PACKED_SIZE = 2**17  # numbers in a matrix from which on it pays to lay it out a
 OUTSIDE_STEPS = ("encoder", "head")  # parts of a Seq2Seq: one has run before the steps, the other is applied by itself
 RECORDED_ON = ("cuda",)  # devices where a step has fixed shapes; what changes them costs a recording, so it is rarer:
 RECORDED_COMPACT_AT, RECORDED_CACHE_STEP = 0.5, 256
+RECORDED_CHECK_STEP = 8  # tokens after which it is asked there which rows have ended: the answer is waited for
 
 
 def generate(
@@ -79,10 +82,10 @@ def generate(
         length_penalty,
     )
 
+    draws = _Draws(len(ids) * samples, ids.device, generator)
+
     def sample(logits, rows):
-        shape = (len(ids) * samples,)
-        uniform = torch.rand(shape, dtype=torch.float64, device=logits.device, generator=generator)
-        return choose_sample(logits, temperature, top_k, top_p, uniform[rows])
+        return choose_sample(logits, temperature, top_k, top_p, draws()[rows])
 
     def greedy(logits, rows):
         return choose_greedy(logits)
@@ -94,12 +97,15 @@ def generate(
             if several and model.lm_head.numel() >= PACKED_SIZE:
                 head = _Packed(model.lm_head)
             model = _prepared(model, several)
-        prefixes = _Prefixes(model, head, ids, padding, bos, use_cache)
+        prefixes = _Prefixes(model, head, ids, padding, bos, use_cache, max_new_tokens)
         if method == "beam":
             tokens = _beam(prefixes, max_new_tokens, beams, eos, length_penalty)
         else:
             tokens = _one_by_one(prefixes, max_new_tokens, samples, eos, sample if method == "sample" else greedy)
-    return [_cut(row, eos) for row in tokens.clone()]  # the clone can be trained on: it is no inference tensor
+    lengths = _lengths(tokens, eos)
+    draws.give_back(tokens.shape[1] - max(lengths))
+    rows = tokens.clone()  # can be trained on: it is no inference tensor
+    return [row[:length] for row, length in zip(rows, lengths)]
 
 
 def sequence_log_probs(model, prompts, continuations, bos, pad=None):
@@ -164,6 +170,25 @@ def truncate(logits, top_k=None, top_p=None):
     return logits.scatter(-1, order, value)
 
 
+class _Draws:
+    """Uniform numbers from 0 to 1, float64 (rows,), drawn at each step."""
+
+    def __init__(self, rows, device, generator):
+        self.options = dict(size=(rows,), dtype=torch.float64, device=device, generator=generator)
+        default = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+        self.generator = generator or default
+        self.states = collections.deque(maxlen=RECORDED_CHECK_STEP)  # before each of the last steps
+
+    def __call__(self):
+        self.states.append(self.generator.get_state())
+        return torch.rand(**self.options)
+
+    def give_back(self, steps):
+        """Put the generator back to where it stood before the last `steps` draws, at most RECORDED_CHECK_STEP."""
+        if steps and self.states:
+            self.generator.set_state(self.states[-steps])
+
+
 class _Packed(nn.Module):
     """F.linear with a copy of a matrix (N, K) in blocks, as oneDNN reads it: up to twice as fast for a few dozen rows,
     whose products are bound by the reading. The sums have another order."""
@@ -213,7 +238,7 @@ class _Prefixes:
     At first there is one row a prompt: the prompt itself for a `Decoder`, bos for a `Seq2Seq`.
     """
 
-    def __init__(self, model, head, prompts, padding, bos, use_cache):
+    def __init__(self, model, head, prompts, padding, bos, use_cache, max_new_tokens):
         self.model, self.head = model, head
         self.memory, self.padding = None, padding
         self.ids = prompts
@@ -221,20 +246,41 @@ class _Prefixes:
             self.memory, self.padding = model.encode(prompts, padding), None
             self.ids = prompts.new_full((len(prompts), 1), bos)
         R, P = self.ids.shape
-        self.recorded, self.step = use_cache and prompts.device.type in RECORDED_ON, None
+        self.recorded = use_cache and prompts.device.type in RECORDED_ON
+        self.step, self.last_graph = None, None
         self.room = RECORDED_CACHE_STEP if self.recorded else CACHE_STEP
         self.compact_at = RECORDED_COMPACT_AT if self.recorded else COMPACT_AT
-        self.cache = model.new_cache(R, P + self.room) if use_cache else None
+        self.longest = P + max_new_tokens - 1  # tokens that are ever read: the last one is not
+        self.cache = model.new_cache(R, min(P + self.room, self.longest)) if use_cache else None
         self._read(self.ids)
+
+    @property
+    def must_record(self):
+        """Whether the next step has to be recorded because the cache is full: rows then leave at little cost."""
+        return self.recorded and self.cache.length == self.cache.capacity
+
+    def is_check_due(self, n):
+        """Whether to ask, after n tokens, which rows have ended."""
+        return not self.recorded or n % RECORDED_CHECK_STEP == 0 or self.must_record
+
+    def should_part(self, live, kept, prompts):
+        """Whether `live` rows are to have a copy each of what is kept of a prompt, and not share it as `kept` rows,
+        equally many for each of the `prompts`. Recorded steps read all the tokens that are kept: fewer are better."""
+        if not self.recorded:
+            return live <= SHARE_UNTIL * kept
+        S = 0 if self.memory is None else self.memory.keys[0].shape[2]
+        return live * (S + self.cache.capacity) < prompts * S + kept * self.cache.capacity
 
     def append(self, tokens):
         """Add one token (R,) to each row."""
         if self.cache is not None:
             if self.cache.length == self.cache.capacity:
-                self.cache.grow(max(self.room, self.cache.capacity // 4))
-                self.step = None
+                more = max(self.room, self.cache.capacity // 4)
+                self._drop_step()
+                self.cache.grow(min(more, self.longest - self.cache.capacity))
             if self.recorded:
-                self.step = self.step or _Step(self.model, self.head, self.memory, self.cache, self.padding)
+                if self.step is None:
+                    self.step = _Step(self.model, self.head, self.memory, self.cache, self.padding, self.last_graph)
                 self.logits = self.step(tokens)
             else:
                 self._read(tokens[:, None])
@@ -244,15 +290,25 @@ class _Prefixes:
 
     def reorder(self, rows, prompts=None):
         """Make row r a copy of what was row rows[r]; rows may repeat or vanish. prompts: those that keep rows,
-        if not all do. Every prompt that stays must have as many rows as the others, and its rows together."""
-        self.logits, self.step = self.logits[rows], None
-        self.padding = None if self.padding is None else self.padding[rows]
+        if not all do. Every prompt that stays must have as many rows as the others, and its rows together.
+        A recorded step stays valid if the number of rows does: all is then moved within the tensors that it reads."""
+        in_place = self.recorded and len(rows) == len(self.logits) and prompts is None
+        if not in_place:
+            self._drop_step()
+        self.logits = self.logits[rows]
+        if self.padding is not None:
+            self.padding = self.padding.copy_(self.padding[rows]) if in_place else self.padding[rows]
         if self.memory is not None and prompts is not None:
             self.memory = self.memory[prompts]
         if self.cache is not None:
-            self.cache.reorder(rows)
+            self.cache.reorder(rows, in_place)
         else:
             self.ids = self.ids[rows]
+
+    def _drop_step(self):
+        """Forget the recorded step; its graph stays, so that the next one can use its memory."""
+        if self.step is not None:
+            self.step, self.last_graph = None, self.step.graph
 
     def _read(self, ids):
         if self.memory is None:
@@ -266,13 +322,14 @@ class _Step:
     """Reads one more token of each row: on a GPU recorded at the first call, and replayed.
 
     It holds the addresses of the cache, memory and padding: whoever puts others in their place makes a new step.
+    last_graph: an earlier recording that is not replayed any more, whose memory this one may use.
     """
 
-    def __init__(self, model, head, memory, cache, padding):
+    def __init__(self, model, head, memory, cache, padding, last_graph=None):
         self.model, self.head = model, head
         self.memory, self.cache, self.padding = memory, cache, padding
         self.ids = cache.position.new_zeros(cache.batch, 1)
-        self.graph = None
+        self.graph, self.last_graph = None, last_graph
         cache.position.fill_(cache.length)
 
     def __call__(self, tokens):
@@ -294,17 +351,18 @@ class _Step:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self._run()
+                self._run()  # writes into the slot that the first replay fills
                 self.cache.position.fill_(self.cache.length)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=self.last_graph and self.last_graph.pool()):
             self._run()
+        self.last_graph = None  # a pool is given to a second graph only while a first one lives
 
 
 def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
     """Tokens (B * samples, n) picked by choose(logits, rows) from the logits of these rows, until n =
-    max_new_tokens or all rows met eos. What follows a row's eos is to be cut."""
+    max_new_tokens or all rows are known to have met eos. What follows a row's eos is to be cut."""
     B, device = len(prefixes.logits), prefixes.logits.device
     grid = torch.arange(B * samples, device=device).view(B, samples)  # the rows now in the batch, a line a prompt
     if samples > 1:
@@ -319,18 +377,21 @@ def _one_by_one(prefixes, max_new_tokens, samples, eos, choose):
             break
         if eos is not None:
             ended[rows] |= chosen == eos
-            live = len(ended) - int(ended.sum())
-            if live == 0:
-                return tokens[:, : n + 1]
-            if live <= prefixes.compact_at * len(rows):
-                grid, kept = _compact(prefixes, grid, ended)
-                chosen = chosen[kept]
+            if prefixes.is_check_due(n + 1):
+                live = len(ended) - int(ended.sum())
+                if live == 0:
+                    return tokens[:, : n + 1]
+                share = 1 if prefixes.must_record else prefixes.compact_at
+                if live < len(rows) and live <= share * len(rows):
+                    grid, kept = _compact(prefixes, grid, ended, share)
+                    chosen = chosen[kept]
         prefixes.append(chosen)
     return tokens
 
 
-def _compact(prefixes, grid, ended):
-    """Let ended rows leave the batch -> the new grid and the places that its rows had in the batch.
+def _compact(prefixes, grid, ended, share):
+    """Let ended rows leave the batch -> the new grid and the places that its rows had in the batch. None leave if more
+    than this share of the rows would stay.
 
     As long as it pays, every prompt that stays keeps equally many rows, which share what is kept of it, and some
     ended rows stay with them; then each row gets a copy of its own and is a prompt by itself.
@@ -341,10 +402,10 @@ def _compact(prefixes, grid, ended):
     width = int(live.sum(1).max())
     order = live[prompts].int().argsort(dim=1, descending=True, stable=True)[:, :width]  # live rows first
     kept = (prompts[:, None] * N + order).flatten()
-    if N > 1 and int(live.sum()) <= SHARE_UNTIL * len(kept):
+    if N > 1 and prefixes.should_part(int(live.sum()), len(kept), len(prompts)):
         prompts, width = live.nonzero()[:, 0], 1
         kept = live.flatten().nonzero().squeeze(1)
-    if len(kept) <= prefixes.compact_at * grid.numel():
+    if len(kept) < grid.numel() and len(kept) <= share * grid.numel():
         prefixes.reorder(kept, prompts)
         return grid.flatten()[kept].view(-1, width), kept
     return grid, torch.arange(B * N, device=grid.device)
@@ -365,7 +426,7 @@ def _beam(prefixes, max_new_tokens, beams, eos, length_penalty):
     while True:
         step = prefixes.logits.double().log_softmax(-1).view(B, beams, V)
         if eos is not None:
-            step[ended] = -math.inf
+            step.masked_fill_(ended[..., None], -math.inf)
             step[..., eos].masked_fill_(ended, 0)
         length = length + ~ended
         total = score[..., None] + step  # (B, beams, V)
@@ -376,18 +437,20 @@ def _beam(prefixes, max_new_tokens, beams, eos, length_penalty):
         length, ended = length.gather(1, parent), ended.gather(1, parent)
         if eos is not None:
             ended = ended | (token == eos)
-        if tokens.shape[-1] == max_new_tokens or ended.all():
+        n = tokens.shape[-1]
+        if n == max_new_tokens or (eos is not None and prefixes.is_check_due(n) and ended.all()):
             return tokens[:, 0]
         prefixes.reorder((first + parent).flatten())
         prefixes.append(token.flatten())
 
 
-def _cut(row, eos):
-    """row (n,) up to and with its first eos."""
+def _lengths(tokens, eos):
+    """How long each row of tokens (R, n) is up to and with its first eos: R whole numbers."""
+    R, n = tokens.shape
     if eos is None:
-        return row
-    ends = (row == eos).nonzero()
-    return row[: ends[0, 0] + 1] if len(ends) else row
+        return [n] * R
+    is_end = tokens == eos
+    return torch.where(is_end.any(1), is_end.int().argmax(1) + 1, n).tolist()
 
 
 def _pad(prompts, device, left, pad, name="prompts"):

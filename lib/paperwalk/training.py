@@ -195,13 +195,13 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = distributed.whole(nn.utils.get_total_norm(grads))  # of the sum; up to here nothing waits for the device
-    loss_sum, kept = distributed.total(loss_sum, kept, parameters[0].device)
+    loss_sum, kept, norm = _fetched(*distributed.total(loss_sum, kept, parameters[0].device), norm)
 
     kept = int(kept)
     if kept == 0:
         return None, None, 0
     workers = distributed.size()  # over which the gradients were averaged, not added up
-    loss, norm = float(loss_sum) / kept, float(norm) * workers / kept
+    loss, norm = loss_sum / kept, norm * workers / kept
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(f"step {step}: the loss is {loss} and the norm of its gradient {norm}; both must be finite")
     if not grads:
@@ -212,6 +212,14 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
     with _memory(f"step {step}: AdamW", lambda: "the width of the model, of which it keeps two more copies"):
         optimizer.step()
     return loss, norm, kept
+
+
+def _fetched(*scalars):
+    """Scalars, numbers or tensors of any device and type, as numbers; those on a device come in one transfer."""
+    known = [x.item() if isinstance(x, torch.Tensor) and x.device.type == "cpu" else x for x in scalars]
+    there = [x.to(torch.float64) for x in known if isinstance(x, torch.Tensor)]
+    come = iter(torch.stack(there).tolist() if there else ())
+    return [next(come) if isinstance(x, torch.Tensor) else x for x in known]
 
 
 @contextmanager

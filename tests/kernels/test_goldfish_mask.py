@@ -116,7 +116,7 @@ def test_empty_and_short_rows(strategy):
     assert goldfish_mask(torch.ones(2, 3, dtype=torch.long), 4, 13, "hash").all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CPU and GPU cannot be compared")
+@pytest.mark.gpu
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_cpu_and_gpu_masks_are_identical(strategy):
     ids = torch.randint(0, 50_000, (8, 2048))

@@ -37,7 +37,7 @@ for rows, vocab_size in [(1, 1), (2, 5), (3, 63), (2, 100), (2, 5000), (0, 7)]:
 FAM = """
 import torch
 from paperwalk.kernels.fam_scan import FAMWeights, fam_scan, naive, torch_impl, triton_impl
-torch_impl._attention = lambda fam: (triton_impl.attend, triton_impl.attend_backward)
+torch_impl._attention = lambda *_: (triton_impl.attend, triton_impl.attend_backward)
 for N, B, H, f, b, d in [(1, 1, 1, 1, 1, 2), (3, 2, 3, 2, 5, 4), (2, 1, 2, 17, 63, 6), (2, 1, 1, 3, 140, 34)]:
     for fresh in (True, False):
         torch.manual_seed(N)

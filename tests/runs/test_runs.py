@@ -106,15 +106,15 @@ def test_unknown_and_missing_parameters_are_named(book):
 
 
 def test_cuda_is_refused_where_there_is_none(book, monkeypatch):
-    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: False)
+    monkeypatch.setattr(parameters, "has_cuda_device", lambda: False)
     assert refuse(book, device="cuda").startswith("device = 'cuda': must be auto or cpu")
-    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: True)
+    monkeypatch.setattr(parameters, "has_cuda_device", lambda: True)
     runs.check("demo", runs.defaults("demo", book) | {"device": "cuda"}, root=book)
 
 
 def test_the_probe_for_cuda_agrees_with_torch():
     torch = pytest.importorskip("torch")
-    assert parameters._has_cuda_device() == (torch.cuda.device_count() > 0)
+    assert parameters.has_cuda_device() == (torch.cuda.device_count() > 0)
 
 
 def test_globals_of_a_notebook_may_hold_other_names_but_papermill_may_not_inject_them(book):
@@ -177,7 +177,7 @@ def test_defaults_must_be_literals(book):
 
 @pytest.mark.parametrize("chapter", runs.chapters())
 def test_the_chapters_own_parameters_and_profiles_fit_their_schema(chapter, monkeypatch):
-    monkeypatch.setattr(parameters, "_has_cuda_device", lambda: True)
+    monkeypatch.setattr(parameters, "has_cuda_device", lambda: True)
     assert list(runs.defaults(chapter)) == list(runs.schema(chapter))
     for profile in runs.profiles(chapter):
         runs.validate(chapter, profile, seed=0)

@@ -492,7 +492,7 @@ def test_sigkill_and_resume_equals_undisturbed(tmp_path):
 # --- CUDA -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_cuda_resume_restores_the_device_generator(tmp_path):
     draws = []
 

@@ -94,12 +94,20 @@ class KVCache:
 
     def grow(self, room):
         """Make room for `room` more tokens a row; what is stored stays."""
-        more = self.keys.new_zeros((*self.keys.shape[:3], room, self.keys.shape[4]))
-        self.keys, self.values = torch.cat((self.keys, more), 3), torch.cat((self.values, more), 3)
+        self.keys = F.pad(self.keys, (0, 0, 0, room))  # the old keys are free before the values are copied
+        self.values = F.pad(self.values, (0, 0, 0, room))
 
-    def reorder(self, rows):
-        """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish)."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+    def reorder(self, rows, in_place=False):
+        """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish).
+
+        in_place: the storage stays the same, which asks for as many rows as before."""
+        if in_place:
+            for stored in (self.keys, self.values):
+                filled = stored.narrow(3, 0, self.length)
+                filled.copy_(filled[:, rows])
+        else:
+            self.keys = self.keys[:, rows]  # one after the other, as in `grow`
+            self.values = self.values[:, rows]
 
 
 class Block(nn.Module):

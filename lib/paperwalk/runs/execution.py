@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import yaml
@@ -168,17 +169,42 @@ def progress(iterable, total: int, label: str):
 
     In a kernel that `execute` started, nothing is printed (it would stay in the notebook): after each item
     {"label", "n", "total"} goes to the file that PAPERWALK_PROGRESS names, and `execute` shows it.
+    Each item is also a line of the file that PAPERWALK_JOURNAL names, so that what was measured is kept when a run ends
+    early: {"label", "n", "total", "seconds", "item"}, numbers and texts as they are, large arrays by their shape.
     """
+    items = _kept(iterable, total, label) if "PAPERWALK_JOURNAL" in os.environ else iterable
     file = os.environ.get("PAPERWALK_PROGRESS")
     if not file:
         from tqdm.auto import tqdm
 
-        yield from tqdm(iterable, total=total, desc=label)
+        yield from tqdm(items, total=total, desc=label, disable="PAPERWALK_JOURNAL" in os.environ)
         return
-    for n, item in enumerate(iterable):
+    for n, item in enumerate(items):
         write_atomically(file, json.dumps({"label": label, "n": n, "total": total}))
         yield item
     write_atomically(file, json.dumps({"label": label, "n": total, "total": total}))
+
+
+def _kept(iterable, total, label):
+    """Yields the items once they stand in the journal: a whole line each, on the disk."""
+    start = time.monotonic()
+    for n, item in enumerate(iterable, 1):
+        row = dict(label=label, n=n, total=total, seconds=round(time.monotonic() - start, 2), item=item)
+        line = json.dumps(row, default=_in_json) + "\n"
+        with open(os.environ["PAPERWALK_JOURNAL"], "ab", buffering=0) as file:
+            file.write(line.encode())
+            os.fsync(file.fileno())
+        yield item
+
+
+def _in_json(value):
+    """What a journal keeps of what JSON has not: arrays up to 1,000 numbers, fields of dataclasses, else the type."""
+    if hasattr(value, "tolist"):
+        size = value.numel() if hasattr(value, "numel") else value.size
+        return value.tolist() if size <= 1000 else {"shape": list(value.shape)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return {"type": type(value).__name__}
 
 
 def kernel_config():

@@ -116,7 +116,7 @@ def check(chapter: str, values: dict, only_known: bool = False, elsewhere: bool 
             raise ParameterError(f"missing parameter {name!r}: all of {', '.join(sorted(specs))} are needed")
     for name, spec in specs.items():
         _check_one(name, values[name], spec, values)
-    if values.get("device") == "cuda" and not elsewhere and not _has_cuda_device():
+    if values.get("device") == "cuda" and not elsewhere and not has_cuda_device():
         raise ParameterError("device = 'cuda': must be auto or cpu here (no CUDA device was found)")
     return SimpleNamespace(**{name: values[name] for name in specs})
 
@@ -208,7 +208,7 @@ def _short(value):
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _has_cuda_device():
+def has_cuda_device():
     """Whether the CUDA driver reports a device; asks the driver itself: importing torch takes seconds."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

@@ -18,7 +18,7 @@ class FAMScan(torch.autograd.Function):
         to_qkv, to_gate_up = qkv * attention_norm, gate_up * feed_forward_norm
         keys, values = own_k.new_empty(N, B, H, f + b, d), own_v.new_empty(N, B, H, f + b, d)
         keys[:, :, :, f:], values[:, :, :, f:] = own_k, own_v
-        (read, _), fam, saved = _attention(fam), fam.reshape(B * f, D), []
+        (read, _), fam, saved = _attention(fam, f, d), fam.reshape(B * f, D), []
         for n in range(N):
             x, x_scale = _normalise(fam, eps)
             q, p, y = read((x @ to_qkv.T).view(B, f, 3, H, d), cos[n], sin[n], keys[n], values[n])
@@ -46,7 +46,7 @@ class FAMScan(torch.autograd.Function):
         gate, up = gate_and_up.chunk(2, -1)  # (N, R, d_ff)
         silu, slope = F.silu(gate), torch.sigmoid(gate)
         slope = torch.cat((up * slope * (1 + gate * (1 - slope)), silu), -1)  # of silu(gate) up, (N, R, 2 d_ff)
-        (_, read_backward), grad_fam, grads = _attention(grad_fam), grad_fam.reshape(B * f, D), []
+        (_, read_backward), grad_fam, grads = _attention(grad_fam, f, d), grad_fam.reshape(B * f, D), []
         for n in reversed(range(N)):
             grad_hidden = grad_fam @ down
             grad_gate_and_up = torch.cat((grad_hidden, grad_hidden), -1) * slope[n]
@@ -78,12 +78,13 @@ class FAMScan(torch.autograd.Function):
         )
 
 
-def _attention(fam):
-    """The forms of `attend` and `attend_backward` for the device of fam."""
+def _attention(fam, f, d):
+    """The forms of `attend` and `attend_backward` for the device and dtype of fam, f vectors with heads of width d."""
     if fam.is_cuda:
         from paperwalk.kernels.fam_scan import triton_impl
 
-        return triton_impl.attend, triton_impl.attend_backward
+        if triton_impl.fits(f, d, fam.dtype):
+            return triton_impl.attend, triton_impl.attend_backward
     return attend, attend_backward
 
 

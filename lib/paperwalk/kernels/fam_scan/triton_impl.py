@@ -1,10 +1,12 @@
 """A block's attention of the FAM on a GPU: rotation, scores, softmax and sums in one launch, and so their gradients; a
 program takes one head of one row. The matrix products around it stay with the vendor's library."""
 
+import torch
 import triton
 import triton.language as tl
 
 KEYS = 64  # keys that a program reads at a time
+MOST_F, MOST_D = 16, 64  # sides of the largest tile that registers hold
 
 
 @triton.jit
@@ -132,6 +134,15 @@ def _attend_backward(
     tl.store(grad_heads + H * d + half, grad_k_1 * cos_1 + grad_k_2 * sin_2, mask=in_half)
     tl.store(grad_heads + H * d + half + d // 2, grad_k_2 * cos_2 + grad_k_1 * sin_1, mask=in_half)
     tl.store(grad_heads + 2 * H * d + col, grad_v, mask=in_row)
+
+
+def fits(f, d, dtype):
+    """Whether the kernels are for a FAM of f vectors with heads of width d.
+
+    A program holds all f in one tile. Compiled for sm_80 and sm_90, tiles up to 16 x 64 stay in registers; 16 x 128 and
+    32 x 16 spill, and 256 x 64 asks for more shared memory than an SM has (benchmarks/kernels.py).
+    """
+    return dtype == torch.float32 and f <= MOST_F and d <= MOST_D
 
 
 def attend(heads, cos, sin, keys, values):

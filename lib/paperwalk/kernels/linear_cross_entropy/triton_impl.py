@@ -10,6 +10,7 @@ def _row(logits, targets, losses, stride, n, WANTS_SLOPE: tl.constexpr, BLOCK: t
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     target = tl.load(targets + row)
+    at_target = tl.load(logits + target).to(tl.float32)  # before the slope takes its place
     columns = tl.arange(0, BLOCK)
     largest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)  # of exp(x - largest), a lane a sum
@@ -22,9 +23,9 @@ def _row(logits, targets, losses, stride, n, WANTS_SLOPE: tl.constexpr, BLOCK: t
         largest = larger
     highest = tl.max(largest, 0)
     log_total = highest + tl.log(tl.sum(total * tl.exp(largest - highest), 0))
-    at_target = tl.load(logits + target).to(tl.float32)
     tl.store(losses + row, log_total - at_target)
     if WANTS_SLOPE:
+        tl.debug_barrier()  # all warps have read the row: the sums wait for none where each holds all its columns
         for start in range(0, n, BLOCK):
             inside = start + columns < n
             x = tl.load(logits + start + columns, mask=inside, other=0.0).to(tl.float32)

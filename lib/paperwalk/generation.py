@@ -471,8 +471,9 @@ def _pad(prompts, device, left, pad, name="prompts"):
         _check_dtype(name, prompt)
     P = max(map(len, prompts))
     counts = [P - len(prompt) for prompt in prompts]
-    ids = torch.stack([F.pad(row.to(device), (n, 0) if left else (0, n)) for row, n in zip(prompts, counts)])
-    return ids, torch.tensor(counts, device=device) if any(counts) else None
+    here = prompts[0].device  # one transfer for all rows: on a GPU that others use too, each waits for its turn
+    ids = torch.stack([F.pad(row.to(here), (n, 0) if left else (0, n)) for row, n in zip(prompts, counts)])
+    return ids.to(device), torch.tensor(counts, device=device) if any(counts) else None
 
 
 def _check_dtype(name, ids):
@@ -481,7 +482,7 @@ def _check_dtype(name, ids):
 
 
 def _check_range(name, ids, vocab_size):
-    low, high = ids.min().item(), ids.max().item()
+    low, high = torch.stack(ids.aminmax()).tolist()
     _require(name, (low, high), 0 <= low and high < vocab_size, f"ids from 0 to {vocab_size - 1}")
 
 

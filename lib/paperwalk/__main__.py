@@ -60,7 +60,6 @@ def main(arguments=None) -> int:
     gpu.add_argument("--out", required=True, metavar="FOLDER", help="where the results go, in a few files")
     gpu.add_argument("--only", action="append", default=[], metavar="NAME", help="only these boxes, or kinds of boxes")
     gpu.add_argument("--dry", action="store_true", help="the same way on a CPU, at ci scale")
-    gpu.add_argument("--together", action="store_true", help="all chapters side by side until the end")
     gpu.add_argument("--stage", metavar="FOLDER", help="where loads are laid out (default: a temporary folder)")
     try:
         given = parser.parse_args(arguments)
@@ -174,7 +173,7 @@ def run_on_gpu(minutes, given):
     if not given.dry and not runs.has_cuda_device():
         raise runs.ParameterError("gpu: no CUDA device was found; --dry walks the same way on a CPU")
     stage = Path(given.stage) if given.stage else None
-    failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, given.together, stage=stage)
+    failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, stage=stage)
     return 1 if failed else 0
 
 

@@ -166,7 +166,10 @@ def _steady(wall_seconds):
 
 
 def commit(folder: Path) -> dict:
-    """{"git_commit", "git_dirty"} of the repository that the folder lies in; PAPERWALK_COMMIT names those of a copy."""
+    """{"git_commit", "git_dirty"} of the repository that the folder lies in; PAPERWALK_COMMIT names those of a copy.
+
+    Results files do not count: what an earlier run wrote leaves the tree as clean as it was.
+    """
     if "PAPERWALK_COMMIT" in os.environ:
         return json.loads(os.environ["PAPERWALK_COMMIT"])
 
@@ -175,7 +178,8 @@ def commit(folder: Path) -> dict:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        return {"git_commit": git("rev-parse", "HEAD") or "unknown", "git_dirty": bool(git("status", "--porcelain"))}
+        changed = git("status", "--porcelain", "--", ":/", ":(top,exclude,glob)book/*/results/**")
+        return {"git_commit": git("rev-parse", "HEAD") or "unknown", "git_dirty": changed != ""}
     except OSError:  # no git
         return {"git_commit": "unknown", "git_dirty": True}
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from paperwalk import evidence, runs
@@ -31,6 +32,7 @@ from paperwalk.runs.parameters import read_mapping
 # Peak bfloat16 operations a second, without sparsity, and bytes of memory: the manufacturer's data sheets.
 GPUS = {"A100": (312e12, 80e9), "H100": (990e12, 80e9), "H200": (990e12, 141e9)}
 SAMPLING_MFU = 0.05  # of the peak, while a model writes token by token: assumed
+LAUNCH_RATE = 107e3  # small operations that one thread hands to a GPU in a second: benchmarks/gpu/2026-11-26-h200
 ANSWER_RATE = 30  # tokens a second that a hosted model writes of one answer: assumed
 STATE_BYTES = 16  # a parameter: weight, gradient and AdamW's two moments, in float32
 CHECKPOINT_BYTES = 12  # a parameter: the same without the gradient
@@ -60,11 +62,29 @@ class Training:
 
 @dataclass(frozen=True)
 class Count:
-    """Of one step: operations (a product of n x k and k x m has 2 n k m), and most bytes alive, all state included."""
+    """Of one step: operations (a product of n x k and k x m has 2 n k m), the most bytes alive, all state included, and
+    calls that each start something on a GPU."""
 
     parameters: int
     flops: int
     peak_bytes: int
+    launches: int
+
+
+class Launches(TorchDispatchMode):
+    """Counts torch's calls that compute: all but views and those that only make room."""
+
+    IDLE = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "_unsafe_view", "is_same_size")
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kind, _, name = operation._schema.name.partition("::")
+        view = any(out.alias_info and not out.alias_info.is_write for out in operation._schema.returns)
+        self.number += kind == "aten" and not view and name not in self.IDLE
+        return operation(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -217,13 +237,13 @@ def count(training: Training, rows: int, longest: bool = False) -> Count:
         optimizer.zero_grad(set_to_none=True)
         memory, flops = MemTracker(), FlopCounterMode(display=False, custom_mapping=custom)
         memory.track_external(model, optimizer, *inputs)
-        with memory, flops:
+        with memory, flops, Launches() as launches:
             with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
                 loss = training.loss(model, *inputs)
             loss.backward()
             optimizer.step()
         peak = sum(snapshot["Total"] for snapshot in memory.get_tracker_snapshot("peak").values())
-    return Count(model.n_parameters, flops.get_total_flops(), peak)
+    return Count(model.n_parameters, flops.get_total_flops(), peak, launches.number)
 
 
 def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
@@ -272,6 +292,13 @@ def _trained(t, gpu, mfu, gpus):
         Row("steps", t.steps, "", "the profile"),
         Row("tokens", t.tokens, "", f"steps x rows x length: {t.arm}"),
         Row("FLOPs", flops, "", "counted in a traced step: products and attention, forward and backward"),
+        Row("launches a step", one.launches, "", "counted in a traced step: calls that each start something on a GPU"),
+        Row(
+            "hours by launches",
+            one.launches * t.steps / LAUNCH_RATE / 3600,
+            "h",
+            f"at {LAUNCH_RATE:,.0f} a second, which one thread of an H200's machine reached with the smallest",
+        ),
         Row("FLOPs by the rule", 6 * one.parameters * t.tokens, "", "six a parameter and token, for comparison"),
     ]
     if t.written:

@@ -1,4 +1,4 @@
-"""Each chapter's gpu profile fits on one GPU of 80 GB, with as many workers as it has. Computed: no GPU is needed.
+"""Each chapter's gpu profile fits on one GPU of 80 GB, three seeds of it side by side. Computed: no GPU is needed.
 
 All workers are taken to be at their own largest moment at once. Sampled searches end as A*'s own do, in all workers but
 one, which is at its worst: no row of its ends.
@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from chapters.definitions import load
 from device import memory
 from paperwalk import runs
+from paperwalk.gpu import runner
 from paperwalk.kernels import astar
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 GB, LIMIT = 1e9, 70.0
+SEEDS = len(runner.SEEDS)  # side by side
 CONTEXT = 0.7  # GB a process, for CUDA itself and cuBLAS
 
 
@@ -29,9 +31,10 @@ def fit(chapter, workers, parts, worst=0.0):
 def fit_together(name, workers, parts, at_once):
     """Fails where the `workers` largest of `at_once`, bytes of what runs side by side, are too much; parts: to say."""
     at_once = sorted(at_once, reverse=True)[:workers]
-    taken = sum(at_once) / GB + CONTEXT * len(at_once)
+    taken = SEEDS * (sum(at_once) / GB + CONTEXT * len(at_once))
     each = ", ".join(f"{part} {size / GB:.2f}" for part, size in parts.items())
-    said = f"{name}: {len(at_once)} workers take {taken:.1f} GB, the largest {at_once[0] / GB:.2f}; each: {each}"
+    who = f"{name}: {SEEDS} seeds of {len(at_once)} workers"
+    said = f"{who} take {taken:.1f} GB, the largest {at_once[0] / GB:.2f}; each: {each}"
     print(said)
     assert taken <= LIMIT, said
 

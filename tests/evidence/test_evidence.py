@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import subprocess
 
 import nbformat
 import pytest
@@ -196,3 +197,18 @@ def test_results_of_changed_code_are_marked_stale(root):
     board = evidence.scoreboard(root)
     assert board["verdict"].tolist()[0] == "reproduced (stale)"
     assert evidence.status(root)["code"].tolist() == ["stale"] * 3
+
+
+def test_results_of_earlier_runs_leave_the_tree_clean(tmp_path):
+    git = lambda *given: subprocess.run(["git", "-C", str(tmp_path), *given], check=True, capture_output=True)
+    (tmp_path / "book/demo/results").mkdir(parents=True)
+    (tmp_path / "book/demo/claims.yml").write_text("[]")
+    (tmp_path / "book/demo/results/laptop-seed0.json").write_text("1")
+    git("init", "-q")
+    git("add", "-A")
+    git("-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "all")
+    (tmp_path / "book/demo/results/laptop-seed0.json").write_text("2")
+    (tmp_path / "book/demo/results/laptop-seed1.json").write_text("1")
+    assert evidence.commit(tmp_path / "book/demo/results")["git_dirty"] is False
+    (tmp_path / "book/demo/claims.yml").write_text("[1]")
+    assert evidence.commit(tmp_path / "book/demo/results")["git_dirty"] is True

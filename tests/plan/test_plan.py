@@ -142,3 +142,16 @@ def test_counting_leaves_no_trace():
     before = torch.get_rng_state()
     plan.count(training("goldfish", "ci"), 1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_launches_are_calls_that_compute():
+    with plan.Launches() as launches:
+        x = torch.ones(4, 4)  # 1: filled
+        columns = x.T[:, :2].detach()  # views: none
+        torch.empty(3)
+        (x @ x)[:, :2].add_(columns).sum()  # 4: product, sum in place, sum
+    assert launches.number == 4
+    steps = {
+        n: plan.count(plan.goldfish(runs.profile_values("goldfish", "ci") | {"n_layers": n}), 1) for n in (1, 2, 3)
+    }
+    assert steps[3].launches - steps[2].launches == steps[2].launches - steps[1].launches > 40  # each layer as many

@@ -1,0 +1,42 @@
+"""Makes this machine look like a bare one: packages outside packages.txt cannot be imported from where they are
+installed here. Put as `sitecustomize.py` on a program's path, it holds for all that the program starts."""
+
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+
+
+def installed(lines: list[str]) -> dict[str, set[str]]:
+    """{top-level name of a module: packages installed here that bring it}, for packages not among the lines."""
+    listed = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")} | {"paperwalk"}
+    modules = {}
+    for distribution in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        for file in distribution.files or []:
+            if len(file.parts) > 1 or file.suffix == ".py":
+                modules.setdefault(file.parts[0].removesuffix(".py"), set()).add(name)
+    return {module: names for module, names in modules.items() if not names & listed}
+
+
+class Hide(importlib.abc.MetaPathFinder):
+    """Refuses what `installed` names, unless another folder of the path, such as that of carried packages, has it."""
+
+    def __init__(self, hidden, folder):
+        self.hidden, self.folder = hidden, folder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.hidden and "." not in name:
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+            if any(place and place.startswith(self.folder) for place in places):
+                raise ModuleNotFoundError(f"No module named {name!r} (hidden: a bare machine lacks it)", name=name)
+        return None
+
+
+if __name__ == "sitecustomize":
+    listed = Path(os.environ["PAPERWALK_BARE"]).read_text(encoding="utf-8").splitlines()
+    sys.meta_path.insert(0, Hide(installed(listed), sys.prefix))

@@ -1,0 +1,116 @@
+"""What a GPU machine runs, walked on a CPU at ci scale: from packed loads, without Jupyter and what else it lacks.
+
+One walk serves all tests of this file.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from paperwalk import evidence, runs
+from paperwalk.gpu import pack, runner
+
+HERE = Path(__file__).parent
+TIMED = re.compile(r"^(speed|stream|memory)\.|seconds")  # metrics that are another machine's, or another moment's
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """The tree (a copy of what git tracks, and the loads), what the run printed, and the folder of its results."""
+    loads = pack.make()
+    tree, out, blocked = (tmp_path_factory.mktemp("gpu") / name for name in ("tree", "out", "blocked"))
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=runs.ROOT, capture_output=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (runs.ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(runs.ROOT / name, tree / name)
+    shutil.copytree(runs.ROOT / pack.FOLDER, tree / pack.FOLDER)
+    blocked.mkdir()
+    shutil.copyfile(HERE / "bare.py", blocked / "sitecustomize.py")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PAPERWALK")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join((str(tree / "lib"), str(blocked))),
+        "PAPERWALK_BARE": str(HERE / "packages.txt"),
+        "PIP_NO_INDEX": "1",
+        "HOME": str(tree.parent),  # no cache of ours
+    }
+    began = time.monotonic()
+    arguments = ["--dry", "--minutes", "8", "--out", str(out), "--stage", str(tree.parent / "stage")]
+    done = subprocess.run(
+        [sys.executable, "-m", "paperwalk", "gpu", *arguments],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    with tarfile.open(out / "all.tar.xz") as archive:
+        archive.extractall(out / "all", filter="data")
+    return SimpleNamespace(
+        done=done, tree=tree, out=out, loads=loads, env=environment, seconds=time.monotonic() - began
+    )
+
+
+def test_nothing_fails_within_six_minutes(walk):
+    logs = "\n".join(file.read_text()[-1500:] for file in (walk.out / "all" / "logs").iterdir())
+    assert walk.done.returncode == 0, walk.done.stdout + walk.done.stderr + logs
+    assert walk.seconds < 360
+    states = {box["box"]: box["state"] for box in json.loads((walk.out / "summary.json").read_text())["boxes"]}
+    wanted = {f"chapter:{chapter}:0" for chapter in runner.CHAPTERS} | {"probe", "tests", "bench:mask"}
+    assert states == dict.fromkeys(wanted, "done")
+
+
+def test_what_comes_back_is_little(walk):
+    files = [file for file in walk.out.iterdir() if file.is_file()]
+    assert len(files) <= 8 and max(file.stat().st_size for file in files) <= runner.LARGEST
+
+
+def test_each_load_fits(walk):
+    for files in walk.loads.values():
+        assert sum(files.values()) + pack.tree_size(runs.ROOT) < pack.MOST
+
+
+@pytest.mark.parametrize("chapter", runner.CHAPTERS)
+def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
+    """The same code, parameters and figures as `runs.execute` gives, which papermill runs."""
+    plain = evidence.read(walk.out / "all" / "results" / f"{chapter}-ci-seed0.json")
+    ours = runs.ROOT / "_runs" / chapter / "results" / "ci-seed0.json"
+    if not ours.exists() or evidence.read(ours)["code_hash"] != plain["code_hash"]:  # else the notebooks' test left it
+        runs.execute(chapter, "ci", 0)
+    jupyter = evidence.read(ours)
+    assert plain["parameters"] == jupyter["parameters"] and plain["code_hash"] == jupyter["code_hash"]
+    for part in ("metrics", "data"):
+        assert plain[part].keys() == jupyter[part].keys()
+    steady = {name for name in plain["metrics"] if not TIMED.search(name)}
+    assert len(steady) > 50
+    for name in steady:
+        assert plain["metrics"][name]["value"] == pytest.approx(
+            jupyter["metrics"][name]["value"], rel=1e-3, abs=1e-4
+        ), name
+
+
+@pytest.mark.parametrize("chapter", runner.CHAPTERS)
+def test_each_arm_is_in_the_journal(walk, chapter):
+    rows = runner.read_journal(walk.out / "all" / "journal" / f"chapter-{chapter}-0.jsonl")
+    by_label = {}
+    for row in rows:
+        by_label.setdefault((row["label"], row["total"]), []).append(row["n"])
+    assert rows and all(numbers == list(range(1, total + 1)) or total == 0 for (_, total), numbers in by_label.items())
+
+
+def test_the_machine_is_bare(walk):
+    """The walk could not have taken Jupyter or a package that is not carried."""
+    for module in ("IPython", "ipywidgets", "papermill", "mwparserfromhell", "rouge_score"):
+        done = subprocess.run([sys.executable, "-c", f"import {module}"], env=walk.env, capture_output=True, text=True)
+        assert done.returncode == 1 and "hidden" in done.stderr, module
+    site = {"PYTHONPATH": os.pathsep.join((walk.env["PYTHONPATH"], str(walk.tree.parent / "stage" / "site")))}
+    done = subprocess.run([sys.executable, "-c", "import rouge_score"], env=walk.env | site, capture_output=True)
+    assert done.returncode == 0, done.stderr

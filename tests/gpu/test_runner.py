@@ -1,0 +1,193 @@
+"""The runner's boxes, journals and loads, with programs and a chapter that do next to nothing."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import small_book
+from paperwalk import evidence, runs
+from paperwalk.gpu import pack, runner
+
+
+def boxes(tmp_path, *programs, seconds=30):
+    """The stage of these programs, run to its end: {name: box}."""
+    for part in ("logs", "journal"):
+        (tmp_path / part).mkdir(exist_ok=True)
+    made = [runner.Box(f"box:{n}", [sys.executable, "-c", program], seconds) for n, program in enumerate(programs)]
+    runner._run_stage(made, time.monotonic() + 600, dict(os.environ), tmp_path)
+    return made
+
+
+def test_a_fault_costs_its_own_box_alone(tmp_path):
+    made = boxes(tmp_path, "raise ValueError('the sky fell')", "print('fine')")
+    assert [box.state for box in made] == ["failed", "done"]
+    assert "the sky fell" in (tmp_path / "logs" / "box-0.log").read_text()
+    assert (tmp_path / "logs" / "box-1.log").read_text() == "fine\n"
+
+
+def test_time_up_ends_a_box_with_all_that_it_started(tmp_path):
+    child = (
+        f"import time\nopen({str(tmp_path / 'child')!r}, 'w').write(str(__import__('os').getpid()))\ntime.sleep(100)"
+    )
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    (box,) = boxes(tmp_path, program, seconds=3)
+    assert box.state == "time up" and 3 <= box.taken < 10
+    assert not alive(int((tmp_path / "child").read_text()))
+
+
+def test_nothing_is_begun_when_there_is_no_time(tmp_path):
+    for part in ("logs", "journal"):
+        (tmp_path / part).mkdir()
+    box = runner.Box("late", [sys.executable, "-c", ""], 30)
+    runner._run_stage([box], time.monotonic() + runner.LEAST - 1, dict(os.environ), tmp_path)
+    assert box.state == "not begun" and box.process is None
+
+
+def alive(pid):
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
+    names = lambda *only: [box.name for part in runner.stages(tmp_path, False, only) for box in part]
+    assert names("probe", "bench:loss") == ["probe", "bench:loss"]
+    assert names("goldfish") == [f"chapter:goldfish:{seed}" for seed in runner.SEEDS]
+    assert {name.split(":")[0] for name in names()} == set(runner.SECONDS)
+    with pytest.raises(runs.ParameterError, match=r"only = golfish: must be among .*goldfish"):
+        names("golfish")
+
+
+@pytest.mark.parametrize("chapter", runner.CHAPTERS)
+def test_few_steps_are_allowed_and_change_nothing_else(chapter, monkeypatch):
+    monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
+    few = runner._few_steps(chapter)
+    assert runs.validate(chapter, "gpu", 0, few)
+    assert {name for name in few if not name.endswith("steps")} == {"warmup", "workers"}
+    assert max(value for name, value in few.items() if name.endswith("steps")) == runner.FEW
+
+
+def test_a_journal_without_its_last_half_line(tmp_path):
+    file = tmp_path / "journal.jsonl"
+    file.write_text('{"n": 1}\n{"n": 2}\n{"n": 3, "ite')
+    assert runner.read_journal(file) == [{"n": 1}, {"n": 2}]
+
+
+# --- a runner that is killed ----------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from paperwalk.gpu import runner
+runner.CHAPTERS, runner.BENCHMARKS = ("demo",), ("mask",)
+sys.exit(runner.run_all(5, Path(sys.argv[1]), ["demo"], True, stage=Path(sys.argv[2])))
+"""
+
+
+def test_a_killed_runner_keeps_every_finished_arm(tmp_path):
+    """Killed at three random moments: each arm that had ended stands in the journal, and is not measured again."""
+    root, log, stage = small_book.make(tmp_path / "book"), tmp_path / "log", tmp_path / "stage"
+    steps = 60
+    (root / "book/demo/profiles/ci.yml").write_text(
+        yaml.safe_dump({"profile": "ci", "steps": steps, "pause": 0.1, "log": str(log)})
+    )
+    environment = os.environ | {"PAPERWALK_ROOT": str(root)}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "out"), str(stage)]
+    kept = []
+    for moment in range(3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        ended = lambda: sum(line.split()[2] == "step" for line in small_book.lines(log))
+        before = ended()
+        small_book.wait_for(lambda: ended() > before + 1, process)
+        time.sleep(random.Random(moment).uniform(0, 1.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        chapter = int(small_book.lines(log)[-1].split()[-1])
+        ends_soon(chapter)
+        (journal,) = stage.glob("out-*/journal/chapter-demo-0.jsonl")
+        rows = [row["item"] for row in runner.read_journal(journal)]
+        assert rows[: len(kept)] == kept and len(rows) > len(kept)
+        kept = rows
+        state = next(root.glob("_runs/demo/*/checkpoints-*/state.json"))
+        assert json.loads(state.read_text())["n"] >= max(kept)  # an arm is yielded once the one before it is kept
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    journal_rows = [row["item"] for row in runner.read_journal(journal)]
+    assert journal_rows[: len(kept)] == kept and set(journal_rows) == set(range(steps))
+    result = root / "_runs/demo/results/ci-seed0.json"
+    assert evidence.read(result)["metrics"]["value"]["value"] == small_book.value(0, steps=steps)
+    assert (tmp_path / "out" / "all.tar.xz").exists()
+
+
+def ends_soon(pid):
+    """A chapter's process ends with the runner that started it."""
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline, "the chapter outlives its runner"
+        time.sleep(0.05)
+
+
+def test_a_failing_cell_is_named(tmp_path):
+    root = small_book.make(tmp_path)
+    command = [sys.executable, "-m", "paperwalk.runs.plain", "demo", "laptop", "0", '{"fail": "error"}']
+    environment = os.environ | {"PAPERWALK_ROOT": str(root)}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        said = process.stderr.read()  # its standard input stays open: the run would end with it
+    assert process.returncode == 1
+    last = said.strip().splitlines()[-1]
+    assert last == "RunError: demo: code cell 4 (def told(what):) failed: ValueError('the sky fell')"
+
+
+# --- loads ----------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(pack, "MOST", 2**20)
+    monkeypatch.setattr(pack, "_wheels", lambda target: None)
+    with pytest.raises(pack.PackError, match=r"load-1: with the repository \d+\.\d MiB, must be under 1"):
+        pack.make()
+
+
+def test_halves_are_joined_when_both_are_there(tmp_path):
+    whole, loads, stage = os.urandom(1001), tmp_path / "loads", tmp_path / "stage"
+    for number, part in ((1, whole[:500]), (2, whole[500:])):
+        (loads / f"load-{number}").mkdir(parents=True)
+        (loads / f"load-{number}" / f"model-1.0.whl.{number}").write_bytes(part)
+    second = loads / "load-2"
+    second.rename(tmp_path / "later")
+    places = pack.unpack(loads, stage)
+    assert not (places["cache"] / "model-1.0.whl").exists()
+    (tmp_path / "later").rename(second)
+    (loads / "load-1").rename(tmp_path / "gone")  # a second call brings the second load alone
+    assert (pack.unpack(loads, stage)["cache"] / "model-1.0.whl").read_bytes() == whole
+
+
+def test_packages_of_a_load_can_be_imported(tmp_path):
+    wheels = tmp_path / "loads" / "load-1" / "wheels"
+    wheels.mkdir(parents=True)
+    with zipfile.ZipFile(wheels / "carried-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried/__init__.py", "here = True")
+    site = pack.unpack(tmp_path / "loads", tmp_path / "stage")["site"]
+    assert (site / "carried" / "__init__.py").read_text() == "here = True"
+
+
+def test_a_tree_that_changed_since_it_was_packed_is_dirty(tmp_path):
+    root, load = small_book.make(tmp_path / "book"), tmp_path / "loads" / "load-1"
+    load.mkdir(parents=True)
+    state = {"git_commit": "abc", "git_dirty": False, "code": pack.code_hash(root)}
+    (load / "commit.json").write_text(json.dumps(state))
+    assert pack.commit(load.parent, root) == {"git_commit": "abc", "git_dirty": False}
+    (root / "book/demo/claims.yml").write_text("[1]\n")
+    assert pack.commit(load.parent, root)["git_dirty"]

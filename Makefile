@@ -9,7 +9,7 @@ CHROMIUM ?= chromium
 export PYTHONUTF8 := 1
 
 MINUTES ?= 9
-OUT ?= _gpu/out
+OUT ?= _runs/gpu
 
 .PHONY: book test test-faults run gpu gpu-pack gpu-all bench serve pdf lint clean
 

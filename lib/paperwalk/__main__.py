@@ -152,11 +152,12 @@ def new_chapter(slug):
 
 def pack_for_gpu():
     """Makes the loads and prints what is in each."""
+    from paperwalk import corpora
     from paperwalk.gpu import pack
 
     try:
         loads = pack.make()
-    except pack.PackError as error:
+    except (pack.PackError, corpora.CorpusError) as error:
         raise runs.RunError(str(error)) from error
     tree = pack.tree_size(runs.ROOT)
     for name, files in loads.items():
@@ -168,12 +169,17 @@ def pack_for_gpu():
 
 def run_on_gpu(minutes, given):
     """Runs the boxes; the exit status: 1 where one failed."""
-    from paperwalk.gpu import runner
+    from paperwalk.gpu import pack, runner
 
     if not given.dry and not runs.has_cuda_device():
         raise runs.ParameterError("gpu: no CUDA device was found; --dry walks the same way on a CPU")
     stage = Path(given.stage) if given.stage else None
-    failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, stage=stage)
+    if not any((runs.ROOT / pack.FOLDER).glob("load-*")):
+        print(f"no loads in {pack.FOLDER} (make gpu-pack): texts and models come from the cache or the network")
+    try:
+        failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, stage=stage)
+    except pack.PackError as error:
+        raise runs.RunError(str(error)) from error
     return 1 if failed else 0
 
 

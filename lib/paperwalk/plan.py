@@ -72,7 +72,8 @@ class Count:
 
 
 class Launches(TorchDispatchMode):
-    """Counts torch's calls that compute: all but views and those that only make room."""
+    """Counts torch's calls that compute: all but views and those that only make room. Each is about a launch on a GPU,
+    where a fused kernel (the FAM's attention, a norm) takes the place of several."""
 
     IDLE = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "_unsafe_view", "is_same_size")
 
@@ -292,7 +293,12 @@ def _trained(t, gpu, mfu, gpus):
         Row("steps", t.steps, "", "the profile"),
         Row("tokens", t.tokens, "", f"steps x rows x length: {t.arm}"),
         Row("FLOPs", flops, "", "counted in a traced step: products and attention, forward and backward"),
-        Row("launches a step", one.launches, "", "counted in a traced step: calls that each start something on a GPU"),
+        Row(
+            "launches a step",
+            one.launches,
+            "",
+            "counted in a traced step: torch's calls that compute, in their CPU forms",
+        ),
         Row(
             "hours by launches",
             one.launches * t.steps / LAUNCH_RATE / 3600,

@@ -52,3 +52,11 @@ def test_a_case_replaces_itself_and_leaves_the_others(results):
     for case in ("ten", "eleven", "ten"):
         run(contest(sum, case))
     assert [row["case"] for row in csv.DictReader(results.open(newline=""))] == ["eleven"] * 3 + ["ten"] * 3
+
+
+def test_a_machine_without_git_is_measured_too(monkeypatch):
+    def missing(*given, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr("subprocess.run", missing)
+    assert harness.machine()["commit"] == "unknown"

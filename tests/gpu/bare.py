@@ -11,15 +11,28 @@ from pathlib import Path
 
 
 def installed(lines: list[str]) -> dict[str, set[str]]:
-    """{top-level name of a module: packages installed here that bring it}, for packages not among the lines."""
-    listed = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")} | {"paperwalk"}
-    modules = {}
+    """{top-level name of a module: packages installed here that bring it}, for packages that the machine lacks.
+
+    It has those of the lines, and what their versions of here need: its own versions may need something else.
+    """
+    needs, modules = {}, {}
     for distribution in importlib.metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        name = plain(distribution.metadata["Name"])
+        wanted = (line for line in distribution.requires or [] if "extra ==" not in line)
+        needs[name] = {plain(re.match(r"[\w.-]+", line)[0]) for line in wanted}
         for file in distribution.files or []:
             if len(file.parts) > 1 or file.suffix == ".py":
                 modules.setdefault(file.parts[0].removesuffix(".py"), set()).add(name)
-    return {module: names for module, names in modules.items() if not names & listed}
+    listed, more = set(), {plain(line) for line in lines if line.strip() and not line.startswith("#")}
+    while more:
+        listed |= more
+        more = set().union(*(needs.get(name, set()) for name in more)) - listed
+    return {module: names for module, names in modules.items() if not names & (listed | {"paperwalk"})}
+
+
+def plain(name):
+    """A package's name as packages are compared."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 class Hide(importlib.abc.MetaPathFinder):

@@ -26,14 +26,15 @@ TIMED = re.compile(r"^(speed|stream|memory)\.|seconds")  # metrics that are anot
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory):
     """The tree (a copy of what git tracks, and the loads), what the run printed, and the folder of its results."""
-    loads = pack.make()
+    packed = tmp_path_factory.mktemp("packed")
+    loads = pack.make(packed)
     tree, out, blocked = (tmp_path_factory.mktemp("gpu") / name for name in ("tree", "out", "blocked"))
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=runs.ROOT, capture_output=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (runs.ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(runs.ROOT / name, tree / name)
-    shutil.copytree(runs.ROOT / pack.FOLDER, tree / pack.FOLDER)
+    shutil.copytree(packed, tree / pack.FOLDER)
     blocked.mkdir()
     shutil.copyfile(HERE / "bare.py", blocked / "sitecustomize.py")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAPERWALK")}
@@ -104,6 +105,8 @@ def test_each_arm_is_in_the_journal(walk, chapter):
     for row in rows:
         by_label.setdefault((row["label"], row["total"]), []).append(row["n"])
     assert rows and all(numbers == list(range(1, total + 1)) or total == 0 for (_, total), numbers in by_label.items())
+    arms = json.loads((walk.out / "summary.json").read_text())["arms"][f"chapter-{chapter}-0"]
+    assert arms["failed"] == [] and 10 < arms["ended"] <= len(rows)
 
 
 def test_the_machine_is_bare(walk):

@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -17,13 +18,15 @@ import small_book
 from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
 
+CLEAN = {"git_commit": "abc", "git_dirty": False}
+
 
 def boxes(tmp_path, *programs, seconds=30):
     """The stage of these programs, run to its end: {name: box}."""
     for part in ("logs", "journal"):
         (tmp_path / part).mkdir(exist_ok=True)
     made = [runner.Box(f"box:{n}", [sys.executable, "-c", program], seconds) for n, program in enumerate(programs)]
-    runner._run_stage(made, time.monotonic() + 600, dict(os.environ), tmp_path)
+    runner._run_stage(made, time.monotonic() + 600, dict(os.environ), tmp_path, CLEAN, lambda: None)
     return made
 
 
@@ -41,6 +44,7 @@ def test_time_up_ends_a_box_with_all_that_it_started(tmp_path):
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     (box,) = boxes(tmp_path, program, seconds=3)
     assert box.state == "time up" and 3 <= box.taken < 10
+    assert "KeyboardInterrupt" in (tmp_path / "logs" / "box-0.log").read_text()  # it was asked first
     assert not alive(int((tmp_path / "child").read_text()))
 
 
@@ -48,7 +52,7 @@ def test_nothing_is_begun_when_there_is_no_time(tmp_path):
     for part in ("logs", "journal"):
         (tmp_path / part).mkdir()
     box = runner.Box("late", [sys.executable, "-c", ""], 30)
-    runner._run_stage([box], time.monotonic() + runner.LEAST - 1, dict(os.environ), tmp_path)
+    runner._run_stage([box], time.monotonic() + runner.LEAST - 1, dict(os.environ), tmp_path, CLEAN, lambda: None)
     assert box.state == "not begun" and box.process is None
 
 
@@ -78,10 +82,20 @@ def test_few_steps_are_allowed_and_change_nothing_else(chapter, monkeypatch):
     assert max(value for name, value in few.items() if name.endswith("steps")) == runner.FEW
 
 
-def test_a_journal_without_its_last_half_line(tmp_path):
+def test_a_journal_goes_on_after_half_a_line(tmp_path, monkeypatch):
     file = tmp_path / "journal.jsonl"
-    file.write_text('{"n": 1}\n{"n": 2}\n{"n": 3, "ite')
-    assert runner.read_journal(file) == [{"n": 1}, {"n": 2}]
+    file.write_text('{"item": 1}\n{"item": 2}\n{"item": 3, "tot')
+    monkeypatch.setenv("PAPERWALK_JOURNAL", str(file))
+    assert list(runs.progress(iter((3, 4)), 2, "arms")) == [3, 4]
+    assert [row["item"] for row in runner.read_journal(file)] == [1, 2, 3, 4]
+
+
+def test_an_arm_taken_up_again_counts_once(tmp_path):
+    (tmp_path / "journal").mkdir()
+    rows = [{"label": "arms", "n": n, "total": 2, "item": [name, {}]} for n, name in ((1, "a"), (1, "b"), (2, "a"))]
+    rows.append({"label": "arms", "n": 2, "total": 2, "failed": "ValueError: no"})
+    (tmp_path / "journal" / "demo.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert runner._arms(tmp_path) == {"demo": {"ended": 2, "failed": ["ValueError: no"]}}
 
 
 # --- a runner that is killed ----------------------------------------------------------------------
@@ -150,14 +164,56 @@ def test_a_failing_cell_is_named(tmp_path):
     assert last == "RunError: demo: code cell 4 (def told(what):) failed: ValueError('the sky fell')"
 
 
+ARMS = """from joblib import Parallel, delayed
+def arm(n):
+    if n == 1:
+        raise ValueError("no square today")
+    return n, n * n
+jobs = Parallel(2, return_as="generator")(delayed(arm)(n) for n in range(4))
+print("squares", dict(runs.progress(jobs, 4, "arms")))
+"""
+
+
+def test_an_arm_that_fails_does_not_stop_those_beside_it(tmp_path):
+    root, journal = small_book.make(tmp_path), tmp_path / "journal.jsonl"
+    notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(ARMS))
+    nbformat.write(notebook, root / "book/demo.ipynb")
+    environment = os.environ | {"PAPERWALK_ROOT": str(root), "PAPERWALK_JOURNAL": str(journal)}
+    command = [sys.executable, "-m", "paperwalk.runs.plain", "demo", "laptop", "0"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        said = process.stderr.read()
+    assert process.returncode == 1 and said.strip().splitlines()[-1].endswith(
+        "RunError('arms: 1 failed: ValueError: no square today')"
+    )
+    rows = [row for row in runner.read_journal(journal) if row["label"] == "arms"]
+    assert [row.get("item") for row in rows] == [[0, 0], None, [2, 4], [3, 9]]
+    assert rows[1]["failed"] == "ValueError: no square today"
+
+
 # --- loads ----------------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_is_refused(monkeypatch):
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "MOST", 2**20)
     monkeypatch.setattr(pack, "_wheels", lambda target: None)
+    (tmp_path / "load-1").mkdir()
     with pytest.raises(pack.PackError, match=r"load-1: with the repository \d+\.\d MiB, must be under 1"):
-        pack.make()
+        pack.make(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["load-1"]  # what lay there stays
+
+
+def test_a_tree_outside_of_git_is_refused(tmp_path):
+    with pytest.raises(pack.PackError, match="must be a git repository"):
+        pack.tree_size(tmp_path)
+
+
+def test_a_damaged_load_is_refused(tmp_path):
+    (tmp_path / "loads" / "load-1").mkdir(parents=True)
+    (tmp_path / "loads" / "load-1" / "texts.tar.xz").write_bytes(b"half of it")
+    with pytest.raises(pack.PackError, match="load-1: is damaged"):
+        pack.unpack(tmp_path / "loads", tmp_path / "stage")
 
 
 def test_halves_are_joined_when_both_are_there(tmp_path):
@@ -184,7 +240,7 @@ def test_packages_of_a_load_can_be_imported(tmp_path):
 
 
 def test_a_tree_that_changed_since_it_was_packed_is_dirty(tmp_path):
-    root, load = small_book.make(tmp_path / "book"), tmp_path / "loads" / "load-1"
+    root, load = small_book.make(tmp_path / "book"), tmp_path / "loads" / "load-2"  # either tells
     load.mkdir(parents=True)
     state = {"git_commit": "abc", "git_dirty": False, "code": pack.code_hash(root)}
     (load / "commit.json").write_text(json.dumps(state))

@@ -6,6 +6,7 @@ cleaned texts, wheels of packages that such a machine lacks, and half of the Smo
 
 import hashlib
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -31,37 +32,44 @@ class PackError(RuntimeError):
     """A load cannot be made, or does not fit; the message says which and what is too much."""
 
 
-def make(root=None) -> dict[str, dict[str, int]]:
-    """Makes the loads anew; {load: {file: bytes}}. Needs the package index, or a full cache.
+def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
+    """Makes the loads anew in a folder, by default `_gpu` of the repository; {load: {file: bytes}}.
 
-    Raises PackError for a load that is too large with the repository, or a package that cannot be had.
+    Needs the package index, or a full cache. Raises PackError for a load that is too large with the repository, or a
+    package that cannot be had, and CorpusError for a text that cannot; what lay in the folder then stays.
     """
     root = runs.files.resolve_root(root)
-    folder = root / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    first, second = folder / "load-1", folder / "load-2"
-    for load in (first, second):
-        load.mkdir(parents=True)
-    _texts(first / "texts.tar.xz")
-    _wheels(first / "wheels")
-    archive = corpora.fetch(ARCHIVE)
-    content = archive.read_bytes()
-    half = len(content) // 2
-    (first / f"{archive.name}.1").write_bytes(content[:half])
-    (second / f"{archive.name}.2").write_bytes(content[half:])
-    state = evidence.commit(root) | {"code": code_hash(root)}
-    (first / "commit.json").write_text(json.dumps(state), encoding="utf-8")
-    sizes = {load.name: _sizes(load) for load in (first, second)}
-    for name, files in sizes.items():
-        whole = sum(files.values()) + tree_size(root)
-        if whole > MOST:
-            raise PackError(f"{name}: with the repository {whole / 2**20:.1f} MiB, must be under {MOST / 2**20:.0f}")
+    folder = folder or root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".made-") as made:
+        first, second = Path(made) / "load-1", Path(made) / "load-2"
+        for load in (first, second):
+            load.mkdir()
+            state = evidence.commit(root) | {"code": code_hash(root)}
+            (load / "commit.json").write_text(json.dumps(state), encoding="utf-8")
+        _texts(first / "texts.tar.xz")
+        _wheels(first / "wheels")
+        archive = corpora.fetch(ARCHIVE)
+        content = archive.read_bytes()
+        half = len(content) // 2
+        (first / f"{archive.name}.1").write_bytes(content[:half])
+        (second / f"{archive.name}.2").write_bytes(content[half:])
+        sizes, tree = {load.name: _sizes(load) for load in (first, second)}, tree_size(root)
+        for name, files in sizes.items():
+            if (whole := sum(files.values()) + tree) > MOST:
+                most = f"{MOST / 2**20:.0f}"
+                raise PackError(f"{name}: with the repository {whole / 2**20:.1f} MiB, must be under {most}")
+        for load in (first, second):
+            shutil.rmtree(folder / load.name, ignore_errors=True)
+            load.rename(folder / load.name)
     return sizes
 
 
 def tree_size(root) -> int:
-    """Bytes of the files of the repository that git tracks or does not ignore."""
+    """Bytes of the files of the repository that git tracks or does not ignore. Raises PackError outside one."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True)
+    if listed.returncode:
+        raise PackError(f"{root}: must be a git repository: what git ignores does not travel")
     files = (root / name for name in listed.stdout.decode().split("\0") if name)
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -122,38 +130,42 @@ def _sizes(load):
 def unpack(loads: Path, stage: Path) -> dict[str, Path]:
     """Lays what the loads of a folder hold into `stage`: {"cache": folder of texts, "site": folder of packages}.
 
-    What an earlier load left in `stage` stays: the model's archive is put together once both halves lie there.
+    What an earlier load left in `stage` stays: the model's archive is put together once both halves lie there. Raises
+    PackError for a load that is damaged.
     """
     cache, site, parts = stage / "cache", stage / "site", stage / "parts"
     for folder in (cache, site, parts):
         folder.mkdir(parents=True, exist_ok=True)
     for load in sorted(loads.glob("load-*")):
-        if (texts := load / "texts.tar.xz").exists() and not any(cache.glob("*-cleaned-*.json")):
-            with tarfile.open(texts) as archive:
-                archive.extractall(cache, filter="data")
-        for wheel in (load / "wheels").glob("*.whl"):
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(site)
+        try:
+            if (texts := load / "texts.tar.xz").exists():
+                with tarfile.open(texts) as archive:
+                    archive.extractall(cache, filter="data")
+            for wheel in (load / "wheels").glob("*.whl"):
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(site)
+        except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
+            raise PackError(f"{load}: is damaged ({error}); bring it again") from error
         for part in load.glob("*.whl.[12]"):
             shutil.copyfile(part, parts / part.name)
-    _join(parts, cache)
+            halves = [parts / f"{part.stem}.{n}" for n in (1, 2)]
+            if all(half.exists() for half in halves):
+                _join(halves, cache / part.stem)
     return {"cache": cache, "site": site}
 
 
-def _join(parts, cache):
-    halves = sorted(parts.glob("*.whl.[12]"))
-    if len(halves) == 2 and not (cache / halves[0].stem).exists():
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as whole:
-            for half in halves:
-                whole.write(half.read_bytes())
-        Path(whole.name).replace(cache / halves[0].stem)
+def _join(halves, target):
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as whole:
+        for half in halves:
+            whole.write(half.read_bytes())
+    Path(whole.name).replace(target)
 
 
 def commit(loads: Path, root) -> dict:
     """{"git_commit", "git_dirty"} of the tree that travelled with the loads; dirty where the code is another by now."""
-    try:
-        state = json.loads((loads / "load-1" / "commit.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    notes = sorted(loads.glob("load-*/commit.json"))
+    if not notes:
         return evidence.commit(root)
+    state = json.loads(notes[0].read_text(encoding="utf-8"))
     dirty = state["git_dirty"] or state["code"] != code_hash(root)
     return {"git_commit": state["git_commit"], "git_dirty": dirty}

@@ -27,10 +27,13 @@ CHAPTERS = ("searchformer", "transformer_fam", "rest", "goldfish")  # by what a 
 BENCHMARKS = ("mask", "loss", "fam", "generation")
 SECONDS = {"probe": 40, "tests": 90, "steps": 60, "bench": 50, "chapter": 180}
 FEW = 20  # updates of each training when a chapter is only to show that it runs at full size
-# Processes that share a GPU take turns on it. On an H200 an update of Goldfish took a tenth of a second beside thirteen
-# other processes (benchmarks/gpu), twenty times what its launches take by count. So chapters come one after the other,
-# their seeds side by side, a process each.
+# Processes that share a GPU take turns on it. On an H200 an update of Goldfish took a tenth of a second beside some
+# fifteen other processes (benchmarks/gpu), twenty times what its launches take by count. So chapters come one after the
+# other, their seeds side by side, a process each.
 LEAST = 15  # seconds before the deadline in which nothing is begun any more: what there is gets packed
+GRACE = 5  # seconds between the request to end and the end
+COLLECT_EVERY = 20  # seconds
+PARTS = ("logs", "journal", "benchmarks", "results")  # folders of what comes back
 LARGEST = 16 * 2**20  # bytes of a file that comes back
 
 
@@ -48,29 +51,27 @@ class Box:
 
 
 def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = None, stage: Path | None = None) -> int:
-    """Runs the stages and packs what they gave into `out`; the number of boxes that failed.
+    """Runs the stages and packs what they gave into `out`; the number of boxes that did not end well.
 
     only: names of boxes ("bench:loss"), of kinds ("probe", "tests", "steps", "bench", "chapter") or of chapters; none:
     all. dry: the same way on a CPU at ci scale. loads: where the loads lie. stage: where they are laid out; it is kept.
     """
     began = time.monotonic()
     deadline = began + 60 * minutes
+    loads = (loads or runs.ROOT / pack.FOLDER).resolve()
+    stage, out = (stage or Path(tempfile.gettempdir()) / "paperwalk-gpu").resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    loads = loads or runs.ROOT / pack.FOLDER
-    stage = stage or Path(tempfile.gettempdir()) / "paperwalk-gpu"
     work = stage / f"out-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
-    for part in ("logs", "journal", "benchmarks", "results"):
+    for part in PARTS:
         (work / part).mkdir(parents=True, exist_ok=True)
-    environment = _environment(pack.unpack(loads, stage), loads, work, dry)
-    boxes = []
-    for stage_boxes in stages(work, dry, only):
-        boxes += stage_boxes
-        _run_stage(stage_boxes, deadline, environment, work)
-        _collect(boxes, work, out, began)
-        if deadline - time.monotonic() < LEAST:
-            break
-    for line in table(boxes):
-        print(line, flush=True)
+    commit = pack.commit(loads, runs.ROOT)
+    environment = _environment(pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}, commit, work, dry)
+    parts = stages(work, dry, only)
+    boxes = [box for part in parts for box in part]
+    for part in parts:
+        _run_stage(part, deadline, environment, work, commit, lambda: _collect(boxes, work, out, began))
+    for box in boxes:
+        print(f"{box.name:<28} {box.state:<10} {box.taken:7.1f} s", flush=True)
     return sum(box.state != "done" for box in boxes)
 
 
@@ -79,10 +80,9 @@ def stages(work: Path, dry: bool, only=()) -> list[list[Box]]:
     python = sys.executable
     junit = ["-p", "no:cacheprovider", f"--junitxml={work / 'tests.xml'}"]
     boxes = [[Box("probe", [python, "-m", "paperwalk.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
-    smoke = [Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])]
+    boxes.append([Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])])
     if not dry:
-        smoke += [_chapter(name, "gpu", 0, _few_steps(name), SECONDS["steps"]) for name in CHAPTERS]
-    boxes.append(smoke)
+        boxes.append([_chapter(name, "gpu", 0, _few_steps(name), SECONDS["steps"]) for name in CHAPTERS])
     for name in BENCHMARKS[:1] if dry else BENCHMARKS:
         boxes.append([Box(f"bench:{name}", [python, "-m", f"benchmarks.{name}"], SECONDS["bench"])])
     for name in CHAPTERS:
@@ -122,109 +122,133 @@ def _chapter(chapter, profile, seed, overrides, seconds):
     return Box(f"{kind}:{chapter}:{seed}", command, seconds, evidence.result_file(chapter, values))
 
 
-def _environment(places, loads, work, dry):
-    """Variables of the programs: where packages and texts lie, one thread a process, and no way to a network."""
-    paths = [str(runs.ROOT / "lib"), str(runs.ROOT), str(places["site"]), os.environ.get("PYTHONPATH", "")]
-    set_here = {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "PAPERWALK_CACHE": str(places["cache"]),
-        "PAPERWALK_COMMIT": json.dumps(pack.commit(loads, runs.ROOT)),
+def _environment(places, commit, work, dry):
+    """Variables of the programs: where packages and texts lie (without loads: as ever), one thread a process."""
+    paths = [runs.ROOT / "lib", runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
+    set_here = {"PAPERWALK_CACHE": str(places["cache"]), "HF_HUB_OFFLINE": "1"} if places else {}
+    set_here |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, map(str, paths))),
+        "PAPERWALK_COMMIT": json.dumps(commit),
+        "PAPERWALK_HELD": "1",
         "PAPERWALK_BENCHMARKS": str(work / "benchmarks"),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
         "MPLBACKEND": "agg",
-        "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
     return os.environ | set_here | ({"PAPERWALK_ROUNDS": "2"} if dry else {})
 
 
-def _run_stage(boxes, deadline, environment, work):
-    """Starts the boxes and waits for them; kills what is over its time with all that it started."""
-    started = time.monotonic()
+def _run_stage(boxes, deadline, environment, work, commit, collect):
+    """Starts the boxes and waits for them; ends what is over its time. Calls collect() now and then, and at last."""
+    started = collected = time.monotonic()
     for box in boxes:
         if deadline - started < LEAST:
             box.state = "not begun"
-            continue
-        if box.result is not None and _is_measured(box.result):
+        elif box.result is not None and _is_measured(box.result, commit):
             box.state = "done"
-            continue
-        own = environment | {"PAPERWALK_JOURNAL": str(work / "journal" / f"{box.name.replace(':', '-')}.jsonl")}
-        with (work / "logs" / f"{box.name.replace(':', '-')}.log").open("ab") as log:
-            box.process = subprocess.Popen(
-                box.command,
-                stdin=subprocess.PIPE,  # its end tells the program that this one has ended
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=runs.ROOT,
-                env=own,
-                start_new_session=True,
-            )
-        box.state = "running"
-        print(f"{box.name}: begun", flush=True)
-    while waiting := [box for box in boxes if box.state == "running"]:
-        for box in waiting:
+        else:
+            _begin(box, environment, work)
+    while running := [box for box in boxes if box.state == "running"]:
+        for box in running:
             box.taken = time.monotonic() - started
             if (status := box.process.poll()) is not None:
-                box.state = "done" if status == 0 else "failed"
+                _end(box, "done" if status == 0 else "failed")
             elif box.taken > box.seconds or time.monotonic() > deadline - LEAST:
-                box.state = "time up"
-            if box.state != "running":
-                with contextlib.suppress(ProcessLookupError):  # workers that it left
-                    os.killpg(box.process.pid, signal.SIGKILL)
-                box.process.wait()
-                box.process.stdin.close()
-                print(f"{box.name}: {box.state} after {box.taken:.1f} s", flush=True)
+                _end(box, "time up")
+        if time.monotonic() - collected > COLLECT_EVERY:
+            collect()
+            collected = time.monotonic()
         time.sleep(0.1)
+    collect()
 
 
-def _is_measured(result):
-    """Whether the book holds the results already, from the present code."""
+def _begin(box, environment, work):
+    name = box.name.replace(":", "-")
+    (work / "tests.xml").unlink(missing_ok=True) if box.name == "tests" else None
+    with (work / "logs" / f"{name}.log").open("ab") as log:
+        box.process = subprocess.Popen(
+            box.command,
+            stdin=subprocess.PIPE,  # its end tells a chapter that this process has ended
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=runs.ROOT,
+            env=environment | {"PAPERWALK_JOURNAL": str(work / "journal" / f"{name}.jsonl")},
+            start_new_session=True,
+        )
+    box.state = "running"
+    print(f"{box.name}: begun", flush=True)
+
+
+def _end(box, state):
+    """Ends the box with all that it started; what is still running may first write what it has, for some seconds."""
+    box.state = state
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        if state == "time up":
+            os.killpg(box.process.pid, signal.SIGINT)
+            box.process.wait(GRACE)
+    with contextlib.suppress(ProcessLookupError):  # workers that it left
+        os.killpg(box.process.pid, signal.SIGKILL)
+    box.process.wait()
+    box.process.stdin.close()
+    print(f"{box.name}: {state} after {box.taken:.1f} s", flush=True)
+
+
+def _is_measured(result, commit):
+    """Whether the book holds the results already, from this commit."""
     try:
-        return result.is_relative_to(runs.ROOT / "book") and evidence.is_fresh(evidence.read(result))
+        known = result.is_relative_to(runs.ROOT / "book") and evidence.read(result)
     except evidence.EvidenceError:
         return False
+    return bool(known) and not commit["git_dirty"] and known["git_commit"] == commit["git_commit"]
 
 
 def _collect(boxes, work, out, began):
     """Lays what there is so far into `out`: summary.json, probe.json, smoke.json and all the rest in all.tar.xz."""
     for box in boxes:
-        if box.result is not None and box.result.exists():
+        if box.state == "done" and box.result is not None and box.result.exists():
             shutil.copyfile(box.result, work / "results" / f"{box.result.parents[1].name}-{box.result.name}")
     rows = [{"box": box.name, "state": box.state, "seconds": round(box.taken, 1)} for box in boxes]
-    whole = {"seconds": round(time.monotonic() - began, 1), "boxes": rows, "arms": _arms(work)}
-    runs.write_atomically(out / "summary.json", json.dumps(whole, indent=1) + "\n")
-    for name, content in (("probe.json", work / "probe.json"), ("smoke.json", None)):
-        if name == "smoke.json" and (work / "tests.xml").exists():
-            runs.write_atomically(out / name, json.dumps({"tests": outcomes(work / "tests.xml")}, indent=1) + "\n")
-        elif content is not None and content.exists():
-            shutil.copyfile(content, out / name)
+    summary = {"seconds": round(time.monotonic() - began, 1), "boxes": rows, "arms": _arms(work)}
+    runs.write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    if (work / "probe.json").exists():
+        shutil.copyfile(work / "probe.json", out / "probe.json")
+    with contextlib.suppress(OSError, ElementTree.ParseError):  # no report yet, or half of one
+        runs.write_atomically(out / "smoke.json", json.dumps({"tests": outcomes(work / "tests.xml")}, indent=1) + "\n")
     temporary = out / ".all.tar.xz"
-    with tarfile.open(temporary, "w:xz") as archive:
-        for part in ("logs", "journal", "benchmarks", "results"):
-            archive.add(work / part, part)
-    if temporary.stat().st_size > LARGEST:  # logs can be had again
+    for parts in (PARTS, PARTS[1:]):  # without the logs where they are too much
         with tarfile.open(temporary, "w:xz") as archive:
-            for part in ("journal", "benchmarks", "results"):
+            for part in parts:
                 archive.add(work / part, part)
+        if temporary.stat().st_size <= LARGEST:
+            break
     os.replace(temporary, out / "all.tar.xz")
 
 
 def _arms(work):
-    """{box: number of arms in its journal}."""
-    return {file.stem: len(read_journal(file)) for file in sorted((work / "journal").glob("*.jsonl"))}
+    """{box: {"ended": number of arms, "failed": why, of those that failed}}; an arm taken up again counts once."""
+    arms = {}
+    for file in sorted((work / "journal").glob("*.jsonl")):
+        rows = read_journal(file)
+        failed = [row["failed"] for row in rows if "failed" in row]
+        arms[file.stem] = {"ended": len({_name(row) for row in rows if "item" in row}), "failed": failed}
+    return arms
+
+
+def _name(row):
+    """What tells an arm from others: by the chapters' custom the first part of an item is its name."""
+    item = row["item"]
+    return json.dumps([row["label"], item[0] if isinstance(item, list) and item else row["n"]])
 
 
 def read_journal(file: Path) -> list[dict]:
-    """The rows of a journal; a last line that was cut off is left out."""
+    """The rows of a journal; a line that was cut off is left out."""
     rows = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
-        except ValueError:
-            break
     return rows
 
 
@@ -237,8 +261,3 @@ def outcomes(report: Path) -> list[dict]:
         row["outcome"] = bad[0].tag if bad else "passed"
         rows.append(row | ({"why": (bad[0].get("message") or "")[:300]} if bad else {}))
     return rows
-
-
-def table(boxes) -> list[str]:
-    """A line a box."""
-    return [f"{box.name:<28} {box.state:<10} {box.taken:7.1f} s" for box in boxes]

@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -170,9 +171,11 @@ def progress(iterable, total: int, label: str):
     In a kernel that `execute` started, nothing is printed (it would stay in the notebook): after each item
     {"label", "n", "total"} goes to the file that PAPERWALK_PROGRESS names, and `execute` shows it.
     Each item is also a line of the file that PAPERWALK_JOURNAL names, so that what was measured is kept when a run ends
-    early: {"label", "n", "total", "seconds", "item"}, numbers and texts as they are, large arrays by their shape.
+    early: {"label", "n", "total", "seconds", "item"} (or "failed": why), large arrays by their shape.
+    Raises RunError after the last item where some are `Failed`: the others have been measured by then.
     """
     items = _kept(iterable, total, label) if "PAPERWALK_JOURNAL" in os.environ else iterable
+    items = _measured(items, label)
     file = os.environ.get("PAPERWALK_PROGRESS")
     if not file:
         from tqdm.auto import tqdm
@@ -185,13 +188,46 @@ def progress(iterable, total: int, label: str):
     write_atomically(file, json.dumps({"label": label, "n": total, "total": total}))
 
 
+def _measured(items, label):
+    """Yields the items that did not fail; then raises RunError for those that did."""
+    failed = []
+    for item in items:
+        if isinstance(item, Failed):
+            failed.append(item)
+        else:
+            yield item
+    if failed:
+        raise RunError(f"{label}: {len(failed)} failed: {'; '.join(failed)}")
+
+
+class Failed(str):
+    """In the place of an item that was not measured: why."""
+
+
+class Guarded:
+    """A function of joblib's `delayed` that gives `Failed` for what it raises, so that the other calls end first."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *given, **named):
+        try:
+            return self.function(*given, **named)
+        except Exception as error:
+            traceback.print_exc()
+            return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
 def _kept(iterable, total, label):
     """Yields the items once they stand in the journal: a whole line each, on the disk."""
     start = time.monotonic()
     for n, item in enumerate(iterable, 1):
-        row = dict(label=label, n=n, total=total, seconds=round(time.monotonic() - start, 2), item=item)
+        row = dict(label=label, n=n, total=total, seconds=round(time.monotonic() - start, 2))
+        row |= {"failed": item} if isinstance(item, Failed) else {"item": item}
         line = json.dumps(row, default=_in_json) + "\n"
-        with open(os.environ["PAPERWALK_JOURNAL"], "ab", buffering=0) as file:
+        with open(os.environ["PAPERWALK_JOURNAL"], "a+b", buffering=0) as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":  # a line that a kill cut off
+                line = f"\n{line}"
             file.write(line.encode())
             os.fsync(file.fileno())
         yield item

@@ -1,8 +1,8 @@
 """A chapter's measuring cells run one after the other in this process, without Jupyter: for a bare machine.
 
 The cells, their parameters and the results file are those of `runs.execute`; cells tagged `report`, which only read
-results, are left out. Run as a program: `python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. It
-ends when its standard input is closed, so no run outlives who started it.
+results, are left out. Run as a program: `python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With
+PAPERWALK_HELD=1 it ends when its standard input is closed, so that no run outlives who started it.
 """
 
 import ast
@@ -14,7 +14,10 @@ import threading
 import time
 import types
 
-from paperwalk.runs.execution import checkpoint_dir, environment, locked
+import joblib
+from joblib import delayed
+
+from paperwalk.runs.execution import Guarded, checkpoint_dir, environment, locked
 from paperwalk.runs.files import RunError, code_cells, measured_hash, resolve_root, tags_of
 from paperwalk.runs.parameters import defaults, notebook_path, validate
 
@@ -22,13 +25,15 @@ LEFT_OUT = {"report", "injected-parameters"}
 
 
 def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> list[dict]:
-    """Runs the cells that measure, as the program's own module; one {cell, seconds, first_line} each.
+    """Runs the cells that measure, as the program's own module; one {cell, seconds, first_line} each. It changes
+    `__main__` and joblib, so it is for a process of its own.
 
     Functions of the cells can be sent to other processes: they are those of `__main__`. Raises ParameterError before
     anything runs, and RunError naming the cell that failed.
     """
     injected = validate(chapter, profile, seed, overrides, root=root)
     notebook = notebook_path(chapter, root)
+    joblib.delayed = lambda function: delayed(Guarded(function))  # when one arm fails, the others beside it end first
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     stand_in_for_jupyter()
@@ -86,20 +91,20 @@ def stand_in_for_jupyter():
 
 
 def end_with_parent():
-    """Kills this process and those that it started once standard input is closed."""
+    """Kills this process, the first of its group, and those that it started once standard input is closed."""
 
     def watch():
         while os.read(0, 4096):
             pass
         os.killpg(0, signal.SIGKILL)
 
-    os.setpgid(0, 0) if os.getpgid(0) != os.getpid() else None
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments):
     chapter, profile, seed, *rest = arguments
-    end_with_parent()
+    if os.environ.get("PAPERWALK_HELD") == "1":
+        end_with_parent()
     try:
         execute_plain(chapter, profile, int(seed), json.loads(rest[0]) if rest else None)
     except Exception as error:

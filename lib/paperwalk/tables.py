@@ -232,7 +232,8 @@ def performance(root=None) -> Table:
         memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
         cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}"]
         cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
-        places.append(f"{device}, {ours['threads']} threads, {ours['date']}")
+        threads = f"{ours['threads']} thread{'s' * (ours['threads'] != '1')}"
+        places.append(f"{device}, {threads}, {ours['date']}")
         rows.append([_td(html.escape(text)) for text in (operation, case, *cells)])
     title = "Medians; the ratio is the best peer's time over ours."
     head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor"]

@@ -29,7 +29,7 @@ CODE = ("lib/**/*.py", "book/*.ipynb", "book/*/*.yml", "book/*/profiles/*.yml") 
 
 
 class PackError(RuntimeError):
-    """A load cannot be made, or does not fit; the message says which and what is too much."""
+    """A load cannot be made, does not fit or is damaged; the message says which, and what to do."""
 
 
 def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:

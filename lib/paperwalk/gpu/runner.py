@@ -1,8 +1,8 @@
 """Everything that a GPU is wanted for, within some minutes: what ends is kept, what fails costs itself alone.
 
 A box is one program with a time limit and a log; boxes of a stage run side by side, stages one after the other until
-the deadline. Chapters note each arm in a journal as it ends (`runs.progress`). In the end, and after each stage, what
-there is goes into a few files of at most 16 MiB.
+the deadline. Chapters note each arm in a journal as it ends (`runs.progress`). Every few seconds, and after each stage,
+what there is goes into a few files of at most 16 MiB.
 """
 
 import contextlib
@@ -27,9 +27,8 @@ CHAPTERS = ("searchformer", "transformer_fam", "rest", "goldfish")  # by what a 
 BENCHMARKS = ("mask", "loss", "fam", "generation")
 SECONDS = {"probe": 40, "tests": 90, "steps": 60, "bench": 50, "chapter": 180}
 FEW = 20  # updates of each training when a chapter is only to show that it runs at full size
-# Processes that share a GPU take turns on it. On an H200 an update of Goldfish took a tenth of a second beside some
-# fifteen other processes (benchmarks/gpu), twenty times what its launches take by count. So chapters come one after the
-# other, their seeds side by side, a process each.
+# Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
+# take by count (benchmarks/gpu). So chapters come one after the other, their seeds side by side, a process each.
 LEAST = 15  # seconds before the deadline in which nothing is begun any more: what there is gets packed
 GRACE = 5  # seconds between the request to end and the end
 COLLECT_EVERY = 20  # seconds

@@ -35,21 +35,20 @@ def plain(name):
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-class Hide(importlib.abc.MetaPathFinder):
-    """Refuses what `installed` names, unless another folder of the path, such as that of carried packages, has it."""
+class Bare(importlib.machinery.PathFinder):
+    """Finds what `installed` names only outside `folder`, as among carried packages; who asks is told that it is not
+    installed, as a bare machine says it: some packages look for others and go on without them."""
 
     def __init__(self, hidden, folder):
         self.hidden, self.folder = hidden, folder
 
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.hidden and "." not in name:
-            spec = importlib.machinery.PathFinder.find_spec(name, path)
-            places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
-            if any(place and place.startswith(self.folder) for place in places):
-                raise ModuleNotFoundError(f"No module named {name!r} (hidden: a bare machine lacks it)", name=name)
-        return None
+    def find_spec(self, fullname, path=None, target=None):
+        if path is None and fullname in self.hidden:
+            path = [place for place in sys.path if not place.startswith(self.folder)]
+        return super().find_spec(fullname, path, target)
 
 
 if __name__ == "sitecustomize":
     listed = Path(os.environ["PAPERWALK_BARE"]).read_text(encoding="utf-8").splitlines()
-    sys.meta_path.insert(0, Hide(installed(listed), sys.prefix))
+    bare = Bare(installed(listed), sys.prefix)
+    sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = bare

@@ -3,6 +3,7 @@
 One walk serves all tests of this file.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -114,7 +115,8 @@ def test_the_machine_is_bare(walk):
     """The walk could not have taken Jupyter or a package that is not carried."""
     for module in ("IPython", "ipywidgets", "papermill", "mwparserfromhell", "rouge_score"):
         done = subprocess.run([sys.executable, "-c", f"import {module}"], env=walk.env, capture_output=True, text=True)
-        assert done.returncode == 1 and "hidden" in done.stderr, module
+        assert done.returncode == 1 and f"No module named '{module}'" in done.stderr, module
+        assert importlib.util.find_spec(module), f"{module} is not installed here: nothing was hidden"
     site = {"PYTHONPATH": os.pathsep.join((walk.env["PYTHONPATH"], str(walk.tree.parent / "stage" / "site")))}
     done = subprocess.run([sys.executable, "-c", "import rouge_score"], env=walk.env | site, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ import yaml
 import small_book
 from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
+from paperwalk.runs import plain
 
 CLEAN = {"git_commit": "abc", "git_dirty": False}
 
@@ -161,23 +162,41 @@ def test_a_failing_cell_is_named(tmp_path):
         said = process.stderr.read()  # its standard input stays open: the run would end with it
     assert process.returncode == 1
     last = said.strip().splitlines()[-1]
-    assert last == "RunError: demo: code cell 4 (def told(what):) failed: ValueError('the sky fell')"
+    assert last.startswith("RunError: demo: code cell 4 (def told(what):) failed: ValueError('the sky fell')")
 
 
-ARMS = """from joblib import Parallel, delayed
-def arm(n):
+ARMS = (
+    """from joblib import Parallel, delayed
+squares, doubles = "of before", {}
+""",
+    """def arm(n):
     if n == 1:
         raise ValueError("no square today")
     return n, n * n
 jobs = Parallel(2, return_as="generator")(delayed(arm)(n) for n in range(4))
-print("squares", dict(runs.progress(jobs, 4, "arms")))
-"""
+squares = dict(runs.progress(jobs, 4, "arms"))
+""",
+    """for n, _ in runs.progress(squares.items(), 4, "of squares"):
+    pass
+""",
+    """for n in runs.progress(range(2), 2, "others"):
+    doubles[n] = 2 * n
+""",
+    """class evidence:
+    write = lambda: doubles.__setitem__("written", True)
+evidence.write()
+""",
+    """for n in runs.progress(list(doubles), 2, "at the end"):
+    pass
+""",
+)
 
 
-def test_an_arm_that_fails_does_not_stop_those_beside_it(tmp_path):
+def test_an_arm_that_fails_costs_itself_and_what_is_made_of_it(tmp_path):
+    """Those beside it end, what reads the failed cell's names fails too, all other arms follow; no results."""
     root, journal = small_book.make(tmp_path), tmp_path / "journal.jsonl"
     notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(ARMS))
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in ARMS]
     nbformat.write(notebook, root / "book/demo.ipynb")
     environment = os.environ | {"PAPERWALK_ROOT": str(root), "PAPERWALK_JOURNAL": str(journal)}
     command = [sys.executable, "-m", "paperwalk.runs.plain", "demo", "laptop", "0"]
@@ -185,11 +204,28 @@ def test_an_arm_that_fails_does_not_stop_those_beside_it(tmp_path):
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         said = process.stderr.read()
     assert process.returncode == 1 and said.strip().splitlines()[-1].endswith(
-        "RunError('arms: 1 failed: ValueError: no square today')"
+        "RunError('arms: 1 failed: ValueError: no square today'); 1 more failed"
     )
-    rows = [row for row in runner.read_journal(journal) if row["label"] == "arms"]
-    assert [row.get("item") for row in rows] == [[0, 0], None, [2, 4], [3, 9]]
-    assert rows[1]["failed"] == "ValueError: no square today"
+    assert "NameError: name 'squares' is not defined" in said
+    rows = runner.read_journal(journal)
+    arms = [row for row in rows if row["label"] == "arms"]
+    assert [row.get("item") for row in arms] == [[0, 0], None, [2, 4], [3, 9]]
+    assert arms[1]["failed"] == "ValueError: no square today"
+    rest = [(row["label"], row["item"]) for row in rows if row["label"] in ("of squares", "others", "at the end")]
+    assert rest == [("others", 0), ("others", 1), ("at the end", 0), ("at the end", 1)]
+
+
+@pytest.mark.parametrize(
+    "source, names",
+    [
+        ("a, (b, *c) = f(x)\nd += 1\nfor e in g: h.i = 1", {"a", "b", "c", "d", "e"}),
+        ("import j.k, l as m\nfrom n import o\nclass P:\n q = 1", {"j", "m", "o", "P"}),
+        ("def f(x):\n y = 1\n global z\n z = 2\n return [w for w in y]", {"f", "z"}),
+        ("print(a)\nb[0] = c", set()),
+    ],
+)
+def test_names_bound(source, names):
+    assert plain.names_bound(source) == names
 
 
 # --- loads ----------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
 """A chapter's measuring cells run one after the other in this process, without Jupyter: for a bare machine.
 
 The cells, their parameters and the results file are those of `runs.execute`; cells tagged `report`, which only read
-results, are left out. Run as a program: `python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With
-PAPERWALK_HELD=1 it ends when its standard input is closed, so that no run outlives who started it.
+results, are left out. A cell that fails costs itself, the cells that read a name of it, and the results file: the
+others still run, for what they measure is in the journal (`runs.progress`). Run as a program:
+`python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With PAPERWALK_HELD=1 it ends when its
+standard input is closed, so that no run outlives who started it.
 """
 
 import ast
 import json
 import os
 import signal
+import symtable
 import sys
 import threading
 import time
+import traceback
 import types
 
 import joblib
@@ -29,7 +33,7 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
     `__main__` and joblib, so it is for a process of its own.
 
     Functions of the cells can be sent to other processes: they are those of `__main__`. Raises ParameterError before
-    anything runs, and RunError naming the cell that failed.
+    anything runs, and at the end RunError naming the first cell that failed, if one did, and how many did after it.
     """
     injected = validate(chapter, profile, seed, overrides, root=root)
     notebook = notebook_path(chapter, root)
@@ -38,7 +42,7 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
     sys.modules["__main__"] = module
     stand_in_for_jupyter()
     folder = checkpoint_dir(chapter, defaults(chapter, root) | injected, root).parent
-    taken = []
+    taken, failed = [], []
     with (
         locked(folder),
         environment(
@@ -51,15 +55,38 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
             if tags_of(cell) & LEFT_OUT:
                 continue
             start, first_line = time.monotonic(), cell["source"].strip().split("\n")[0][:60]
+            if failed and "evidence.write(" in cell["source"]:
+                print(f"cell {number}: left out, for without the cells that failed there are no results", flush=True)
+                continue
             try:
                 _execute(cell["source"], f"{notebook.name}, code cell {number}", module.__dict__)
             except Exception as error:
-                raise RunError(f"{chapter}: code cell {number} ({first_line}) failed: {error!r}") from error
+                traceback.print_exc()
+                failed.append(f"code cell {number} ({first_line}) failed: {error!r}")
+                for name in names_bound(
+                    cell["source"]
+                ):  # what reads them fails too, and not on what stood there before
+                    module.__dict__.pop(name, None)
+                continue
             if "parameters" in tags_of(cell):
                 module.__dict__.update(injected)
             taken.append({"cell": number, "seconds": round(time.monotonic() - start, 2), "first_line": first_line})
             print(f"[{taken[-1]['seconds']:8.2f} s] cell {number}: {first_line}", flush=True)
+    if failed:
+        raise RunError(f"{chapter}: {failed[0]}" + f"; {len(failed) - 1} more failed" * (len(failed) > 1))
     return taken
+
+
+def names_bound(source: str) -> set[str]:
+    """Names of the module that a cell's code gives a value to, in functions only those declared global."""
+    names, tables = set(), [symtable.symtable(source, "a cell", "exec")]
+    for table in tables:
+        for symbol in table.get_symbols():
+            if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
+                if table.get_type() == "module" or symbol.is_declared_global():
+                    names.add(symbol.get_name())
+        tables += table.get_children()
+    return names
 
 
 def _execute(source, name, namespace):
@@ -108,8 +135,6 @@ def main(arguments):
     try:
         execute_plain(chapter, profile, int(seed), json.loads(rest[0]) if rest else None)
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1

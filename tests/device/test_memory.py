@@ -16,6 +16,7 @@ from paperwalk.gpu import runner
 from paperwalk.kernels import astar
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from paperwalk.runs.parameters import profile_file
 
 GB, LIMIT = 1e9, 70.0
 SEEDS = len(runner.SEEDS)  # side by side
@@ -37,6 +38,10 @@ def fit_together(name, workers, parts, at_once):
     said = f"{who} take {taken:.1f} GB, the largest {at_once[0] / GB:.2f}; each: {each}"
     print(said)
     assert taken <= LIMIT, said
+    chapter, _, part = name.partition(", ")
+    counted = f" {taken:.0f} GB" + f" ({part})" * bool(part)
+    text = profile_file(chapter, "gpu").read_text(encoding="utf-8")
+    assert counted in next(line for line in text.splitlines() if line.startswith("# Three seeds, counted:")), said
 
 
 def space_of(chapter, **known):

@@ -1,5 +1,6 @@
 """Plans: counted on the models that the chapters train, at one with the chapters' figures and with counts by hand."""
 
+import json
 import math
 from dataclasses import replace
 from statistics import mean
@@ -155,3 +156,8 @@ def test_launches_are_calls_that_compute():
         n: plan.count(plan.goldfish(runs.profile_values("goldfish", "ci") | {"n_layers": n}), 1) for n in (1, 2, 3)
     }
     assert steps[3].launches - steps[2].launches == steps[2].launches - steps[1].launches > 40  # each layer as many
+
+
+def test_the_rate_of_launches_is_that_of_the_probe():
+    probe = json.loads((runs.ROOT / "benchmarks/gpu/2026-11-26-h200/probe.json").read_text())
+    assert pytest.approx(probe["launches_a_second"], rel=0.005) == plan.LAUNCH_RATE

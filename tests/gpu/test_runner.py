@@ -19,15 +19,13 @@ from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
 from paperwalk.runs import plain
 
-CLEAN = {"git_commit": "abc", "git_dirty": False}
-
 
 def boxes(tmp_path, *programs, seconds=30):
     """The stage of these programs, run to its end: {name: box}."""
     for part in ("logs", "journal"):
         (tmp_path / part).mkdir(exist_ok=True)
     made = [runner.Box(f"box:{n}", [sys.executable, "-c", program], seconds) for n, program in enumerate(programs)]
-    runner._run_stage(made, time.monotonic() + 600, dict(os.environ), tmp_path, CLEAN, lambda: None)
+    runner._run_stage(made, time.monotonic() + 600, dict(os.environ), tmp_path, lambda: None)
     return made
 
 
@@ -53,7 +51,7 @@ def test_nothing_is_begun_when_there_is_no_time(tmp_path):
     for part in ("logs", "journal"):
         (tmp_path / part).mkdir()
     box = runner.Box("late", [sys.executable, "-c", ""], 30)
-    runner._run_stage([box], time.monotonic() + runner.LEAST - 1, dict(os.environ), tmp_path, CLEAN, lambda: None)
+    runner._run_stage([box], time.monotonic() + runner.LEAST - 1, dict(os.environ), tmp_path, lambda: None)
     assert box.state == "not begun" and box.process is None
 
 
@@ -130,7 +128,7 @@ def test_a_killed_runner_keeps_every_finished_arm(tmp_path):
         process.wait()
         chapter = int(small_book.lines(log)[-1].split()[-1])
         ends_soon(chapter)
-        (journal,) = stage.glob("out-*/journal/chapter-demo-0.jsonl")
+        (journal,) = stage.glob("dry-*/journal/chapter-demo-0.jsonl")
         rows = [row["item"] for row in runner.read_journal(journal)]
         assert rows[: len(kept)] == kept and len(rows) > len(kept)
         kept = rows
@@ -143,6 +141,24 @@ def test_a_killed_runner_keeps_every_finished_arm(tmp_path):
     result = root / "_runs/demo/results/ci-seed0.json"
     assert evidence.read(result)["metrics"]["value"]["value"] == small_book.value(0, steps=steps)
     assert (tmp_path / "out" / "all.tar.xz").exists()
+
+
+def test_what_is_done_is_left_out_the_next_time(tmp_path, monkeypatch):
+    """Two calls of one code: of the second, only what failed in the first."""
+    monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
+    once = tmp_path / "once"
+    program = f"import pathlib, sys; p = pathlib.Path({str(once)!r}); sys.exit(p.exists() or p.touch())"
+    made = lambda *_: [
+        [runner.Box("first", [sys.executable, "-c", program], 30)],
+        [runner.Box("second", [sys.executable, "-c", "raise SystemExit(1)"], 30)],
+    ]
+    monkeypatch.setattr(runner, "stages", made)
+    call = lambda: runner.run_all(1, tmp_path / "out", loads=tmp_path / "none", stage=tmp_path / "stage")
+    states = lambda: [box["state"] for box in json.loads((tmp_path / "out" / "summary.json").read_text())["boxes"]]
+    assert call() == 1 and states() == ["done", "failed"]
+    assert call() == 1 and states() == ["done", "failed"]  # the first would fail a second time
+    monkeypatch.setattr(runner.pack, "code_hash", lambda root: "another code")
+    assert call() == 2 and states() == ["failed", "failed"]
 
 
 def ends_soon(pid):

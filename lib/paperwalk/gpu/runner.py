@@ -2,7 +2,7 @@
 
 A box is one program with a time limit and a log; boxes of a stage run side by side, stages one after the other until
 the deadline. Chapters note each arm in a journal as it ends (`runs.progress`). Every few seconds, and after each stage,
-what there is goes into a few files of at most 16 MiB.
+what there is goes into a few files of at most 16 MiB. Begun again with the same code, it leaves out what is done.
 """
 
 import contextlib
@@ -53,22 +53,26 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     """Runs the stages and packs what they gave into `out`; the number of boxes that did not end well.
 
     only: names of boxes ("bench:loss"), of kinds ("probe", "tests", "steps", "bench", "chapter") or of chapters; none:
-    all. dry: the same way on a CPU at ci scale. loads: where the loads lie. stage: where they are laid out; it is kept.
+    all. dry: the same way on a CPU at ci scale, from the beginning each time. loads: where the loads lie. stage: where
+    they are laid out, and what is done is noted; it is kept.
     """
     began = time.monotonic()
     deadline = began + 60 * minutes
     loads = (loads or runs.ROOT / pack.FOLDER).resolve()
     stage, out = (stage or Path(tempfile.gettempdir()) / "paperwalk-gpu").resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    work = stage / f"out-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
+    kind = "dry" if dry else "out"
+    work = stage / f"{kind}-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
     for part in PARTS:
         (work / part).mkdir(parents=True, exist_ok=True)
     commit = pack.commit(loads, runs.ROOT)
     environment = _environment(pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}, commit, work, dry)
     parts = stages(work, dry, only)
     boxes = [box for part in parts for box in part]
+    if not dry:
+        _take_up(boxes, work)
     for part in parts:
-        _run_stage(part, deadline, environment, work, commit, lambda: _collect(boxes, work, out, began))
+        _run_stage(part, deadline, environment, work, lambda: _collect(boxes, work, out, began))
     for box in boxes:
         print(f"{box.name:<28} {box.state:<10} {box.taken:7.1f} s", flush=True)
     return sum(box.state != "done" for box in boxes)
@@ -140,15 +144,28 @@ def _environment(places, commit, work, dry):
     return os.environ | set_here | ({"PAPERWALK_ROUNDS": "2"} if dry else {})
 
 
-def _run_stage(boxes, deadline, environment, work, commit, collect):
-    """Starts the boxes and waits for them; ends what is over its time. Calls collect() now and then, and at last."""
+def _take_up(boxes, work):
+    """Sets what an earlier call noted as done to done."""
+    done = _noted(work)
+    for box in boxes:
+        if box.name in done:
+            box.state, box.taken = "done", done[box.name]
+            print(f"{box.name}: was done before, in {box.taken:.1f} s", flush=True)
+
+
+def _noted(work):
+    """{box: seconds} of what is done."""
+    file = work / "done.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _run_stage(boxes, deadline, environment, work, collect):
+    """Runs the boxes that wait; ends what is over its time. Calls collect() now and then, and at last."""
     started = collected = time.monotonic()
     for box in boxes:
-        if deadline - started < LEAST:
+        if box.state == "waiting" and deadline - started < LEAST:
             box.state = "not begun"
-        elif box.result is not None and _is_measured(box.result, commit):
-            box.state = "done"
-        else:
+        elif box.state == "waiting":
             _begin(box, environment, work)
     while running := [box for box in boxes if box.state == "running"]:
         for box in running:
@@ -195,20 +212,13 @@ def _end(box, state):
     print(f"{box.name}: {state} after {box.taken:.1f} s", flush=True)
 
 
-def _is_measured(result, commit):
-    """Whether the book holds the results already, from this commit."""
-    try:
-        known = result.is_relative_to(runs.ROOT / "book") and evidence.read(result)
-    except evidence.EvidenceError:
-        return False
-    return bool(known) and not commit["git_dirty"] and known["git_commit"] == commit["git_commit"]
-
-
 def _collect(boxes, work, out, began):
     """Lays what there is so far into `out`: summary.json, probe.json, smoke.json and all the rest in all.tar.xz."""
     for box in boxes:
         if box.state == "done" and box.result is not None and box.result.exists():
             shutil.copyfile(box.result, work / "results" / f"{box.result.parents[1].name}-{box.result.name}")
+    done = {box.name: box.taken for box in boxes if box.state == "done"}
+    runs.write_atomically(work / "done.json", json.dumps(_noted(work) | done))
     rows = [{"box": box.name, "state": box.state, "seconds": round(box.taken, 1)} for box in boxes]
     summary = {"seconds": round(time.monotonic() - began, 1), "boxes": rows, "arms": _arms(work)}
     runs.write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")

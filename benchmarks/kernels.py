@@ -82,16 +82,21 @@ class Compiled:
     seconds: float
 
 
-@cache
-def build(launch: Launch, capability: int) -> Compiled:
-    """Compile for a compute capability (80 or 90) with Triton's own tools; needs no GPU."""
+def compile_for(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:
+    """The launch's kernel for a compute capability (80 or 90), compiled with Triton's own tools; needs no GPU."""
     place = {name: (i,) for i, name in enumerate(launch.kernel.arg_names)}
     ones, multiples = launch.known
     constants = {place[name]: value for name, value in launch.constants.items()} | {place[name]: 1 for name in ones}
     attributes = {place[name]: [["tt.divisibility", 16]] for name in multiples}
     source = ASTSource(launch.kernel, launch.signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+
+
+@cache
+def build(launch: Launch, capability: int) -> Compiled:
+    """What the compiler says of the launch's kernel for a compute capability."""
     start = time.perf_counter()
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+    compiled = compile_for(launch, capability)
     seconds = time.perf_counter() - start
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

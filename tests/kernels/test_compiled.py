@@ -1,7 +1,10 @@
 """The Triton kernels as a GPU would get them, compiled here: they fit an SM, keep to registers and compile soon."""
 
 import importlib
+import os
+import re
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +21,13 @@ MOST_SECONDS = 60  # to compile one kernel; the slowest takes about two on a cor
 LAUNCHES = kernels.reached()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_before(tmp_path_factory):
+    """Else the seconds would be those of a cache."""
+    with mock.patch.dict(os.environ, TRITON_CACHE_DIR=str(tmp_path_factory.mktemp("triton"))):
+        yield
+
+
 @pytest.mark.parametrize("capability", kernels.SHARED, ids="sm_{}".format)
 @pytest.mark.parametrize("launch", LAUNCHES, ids=lambda launch: f"{launch.kernel.__name__} {launch.sizes}")
 def test_fits_an_sm_without_spills(launch, capability):
@@ -25,6 +35,19 @@ def test_fits_an_sm_without_spills(launch, capability):
     assert compiled.shared <= kernels.SHARED[capability]
     assert (compiled.spills, compiled.stack) == (0, 0)
     assert compiled.seconds < MOST_SECONDS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_loss_reads_a_row_before_it_is_overwritten(dtype):
+    """The target's logit first of all; then sums; all threads wait; only then the slope takes the row's place."""
+    (launch,) = kernels.cross_entropy(1000, dtype)
+    code = kernels.compile_for(launch, 90).asm["ttir"].splitlines()
+    lines = lambda pattern: [n for n, line in enumerate(code) if re.search(pattern, line)]
+    scalars = lines(r"tt\.load .*: !tt\.ptr<")  # the target, its logit
+    sums, waits = lines(r'"tt\.reduce"'), lines(r"\bbarrier\b")
+    stores = lines(r"tt\.store .*: tensor<")
+    assert len(scalars) == 2 and len(sums) == 2 and len(waits) == 1 and stores
+    assert scalars[-1] < sums[0] and sums[-1] < waits[0] < stores[0]
 
 
 def test_every_kernel_is_compiled():

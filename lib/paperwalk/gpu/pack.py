@@ -52,8 +52,6 @@ def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
         first, second = Path(made) / "load-1", Path(made) / "load-2"
         for load in (first, second):
             load.mkdir()
-            state = evidence.commit(root) | {"code": code_hash(root)}
-            (load / "commit.json").write_text(json.dumps(state), encoding="utf-8")
         _texts(first / "texts.tar.xz")
         _wheels(first / "wheels")
         archive = corpora.fetch(ARCHIVE)
@@ -67,6 +65,8 @@ def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
                 most = f"{MOST / 2**20:.0f}"
                 raise PackError(f"{name}: with the repository {whole / 2**20:.1f} MiB, must be under {most}")
         for load in (first, second):
+            state = evidence.commit(root) | {"code": code_hash(root), "files": sizes[load.name]}
+            (load / "commit.json").write_text(json.dumps(state), encoding="utf-8")
             shutil.rmtree(folder / load.name, ignore_errors=True)
             load.rename(folder / load.name)
     return sizes
@@ -144,6 +144,10 @@ def unpack(loads: Path, stage: Path) -> dict[str, Path]:
     for folder in (cache, site, parts):
         folder.mkdir(parents=True, exist_ok=True)
     for load in sorted(loads.glob("load-*")):
+        there = _sizes(load)
+        wanted = _state(load)["files"] if "commit.json" in there else {"commit.json": 0}
+        if lacking := sorted(name for name, size in wanted.items() if there.get(name) != size):
+            raise PackError(f"{load}: is damaged ({', '.join(lacking)}: not there, or cut off); bring it again")
         try:
             if (texts := load / "texts.tar.xz").exists():
                 with tarfile.open(texts) as archive:
@@ -154,25 +158,35 @@ def unpack(loads: Path, stage: Path) -> dict[str, Path]:
         except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
             raise PackError(f"{load}: is damaged ({error}); bring it again") from error
         for part in load.glob("*.whl.[12]"):
-            shutil.copyfile(part, parts / part.name)
+            _join([part], parts / part.name)
             halves = [parts / f"{part.stem}.{n}" for n in (1, 2)]
             if all(half.exists() for half in halves):
                 _join(halves, cache / part.stem)
     return {"cache": cache, "site": site}
 
 
-def _join(halves, target):
+def has_model(stage: Path) -> bool:
+    """Whether both halves of the pretrained model have been laid out."""
+    return any((stage / "cache").glob(f"{ARCHIVE.replace('-', '_')}-*.whl"))
+
+
+def _join(parts, target):
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as whole:
-        for half in halves:
-            whole.write(half.read_bytes())
+        for part in parts:
+            whole.write(part.read_bytes())
     Path(whole.name).replace(target)
 
 
 def commit(loads: Path, root) -> dict:
     """{"git_commit", "git_dirty"} of the tree that travelled with the loads; dirty where the code is another by now."""
-    notes = sorted(loads.glob("load-*/commit.json"))
-    if not notes:
+    loads = sorted(loads.glob("load-*/commit.json"))
+    if not loads:
         return evidence.commit(root)
-    state = json.loads(notes[0].read_text(encoding="utf-8"))
+    state = _state(loads[0].parent)
     dirty = state["git_dirty"] or state["code"] != code_hash(root)
     return {"git_commit": state["git_commit"], "git_dirty": dirty}
+
+
+def _state(load):
+    """Commit, code and files {name: bytes} of when the load was made."""
+    return json.loads((load / "commit.json").read_text(encoding="utf-8"))

@@ -2,10 +2,12 @@
 
 A box is one program with a time limit and a log; boxes of a stage run side by side, stages one after the other until
 the deadline. Chapters note each arm in a journal as it ends (`runs.progress`). Every few seconds, and after each stage,
-what there is goes into a few files of at most 16 MiB. Begun again with the same code, it leaves out what is done.
+what there is goes into a few files of at most 16 MiB. Begun again with the same code, it leaves out what is done, and
+comes to what it has tried in vain after all else.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -24,11 +26,10 @@ from paperwalk.gpu import pack
 
 SEEDS = (100, 101, 102)  # evidence; a dry run is a trial, of seed 0
 CHAPTERS = ("searchformer", "transformer_fam", "rest", "goldfish")  # by what a GPU decides; the law book needs none
-BENCHMARKS = ("mask", "loss", "fam", "generation")
-SECONDS = {"probe": 40, "tests": 90, "steps": 60, "bench": 50, "chapter": 180}
-FEW = 20  # updates of each training when a chapter is only to show that it runs at full size
 # Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
-# take by count (benchmarks/gpu). So chapters come one after the other, their seeds side by side, a process each.
+# take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, and then the others side by side.
+BENCHMARKS = ("mask", "loss", "fam", "generation")
+SECONDS = {"probe": 40, "tests": 90, "steps": 60, "mask": 40, "loss": 80, "fam": 70, "generation": 120, "chapter": 180}
 LEAST = 15  # seconds before the deadline in which nothing is begun any more: what there is gets packed
 GRACE = 5  # seconds between the request to end and the end
 COLLECT_EVERY = 20  # seconds
@@ -38,12 +39,16 @@ LARGEST = 16 * 2**20  # bytes of a file that comes back
 
 @dataclass
 class Box:
-    """A program with its time limit in seconds; state: waiting, running, done, failed, "time up" or "not begun"."""
+    """A program with its time limit in seconds; state: waiting, running, done, failed, "time up" or "not begun".
+
+    pretrained: it reads the packaged model, whose weights come in two loads.
+    """
 
     name: str
     command: list[str]
     seconds: float
     result: Path | None = None  # a results file that it writes into the book
+    pretrained: bool = False
     state: str = "waiting"
     taken: float = 0.0
     process: subprocess.Popen | None = field(default=None, repr=False)
@@ -65,13 +70,23 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     work = stage / f"{kind}-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
     for part in PARTS:
         (work / part).mkdir(parents=True, exist_ok=True)
+    places = pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}
     commit = pack.commit(loads, runs.ROOT)
-    environment = _environment(pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}, commit, work, dry)
+    print(f"commit {commit['git_commit'] or 'unknown'}{', changed since' * commit['git_dirty']}", flush=True)
+    environment = _environment(places, commit, stage, work, dry)
     parts = stages(work, dry, only)
     boxes = [box for part in parts for box in part]
-    if not dry:
-        _take_up(boxes, work)
-    for part in parts:
+    if places and not pack.has_model(stage):
+        for box in (box for box in boxes if box.pretrained):
+            print(f"{box.name}: not begun, for half of the pretrained model has not come yet", flush=True)
+            box.state = "not begun"
+    earlier = {} if dry else _noted(work)
+    for box in boxes:
+        if earlier.get(box.name, {}).get("state") == "done":
+            box.state, box.taken = "done", earlier[box.name]["seconds"]
+            print(f"{box.name}: was done before, in {box.taken} s", flush=True)
+    tried = lambda part: any(box.state == "waiting" and box.name in earlier for box in part)
+    for part in sorted(parts, key=tried):
         _run_stage(part, deadline, environment, work, lambda: _collect(boxes, work, out, began))
     for box in boxes:
         print(f"{box.name:<28} {box.state:<10} {box.taken:7.1f} s", flush=True)
@@ -84,13 +99,15 @@ def stages(work: Path, dry: bool, only=()) -> list[list[Box]]:
     junit = ["-p", "no:cacheprovider", f"--junitxml={work / 'tests.xml'}"]
     boxes = [[Box("probe", [python, "-m", "paperwalk.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
     boxes.append([Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])])
-    if not dry:
-        boxes.append([_chapter(name, "gpu", 0, _few_steps(name), SECONDS["steps"]) for name in CHAPTERS])
+    if not dry:  # each cell of each chapter once
+        boxes.append([_chapter("steps", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in CHAPTERS])
     for name in BENCHMARKS[:1] if dry else BENCHMARKS:
-        boxes.append([Box(f"bench:{name}", [python, "-m", f"benchmarks.{name}"], SECONDS["bench"])])
-    for name in CHAPTERS:
-        profile, seeds = ("ci", (0,)) if dry else ("gpu", SEEDS)
-        boxes.append([_chapter(name, profile, seed, {}, SECONDS["chapter"]) for seed in seeds])
+        boxes.append([Box(f"bench:{name}", [python, "-m", f"benchmarks.{name}"], SECONDS[name])])
+    if dry:
+        boxes += [[_chapter("chapter", name, "ci", 0, {})] for name in CHAPTERS]
+    else:
+        for seeds in (SEEDS[:1], SEEDS[1:]):
+            boxes += [[_chapter("chapter", name, "gpu", seed, {}) for seed in seeds] for name in CHAPTERS]
     names = {box.name for part in boxes for box in part}
     names |= {name.split(":")[0] for name in names} | set(CHAPTERS) | {"chapter"}
     if unknown := set(only) - names:
@@ -111,24 +128,18 @@ def _names(box):
     return {box.name, kind} | ({rest.split(":")[0]} if kind == "chapter" else set())
 
 
-def _few_steps(chapter):
-    """What cuts every training of a chapter short, and leaves its sizes and tests as they are."""
-    values = runs.profile_values(chapter, "gpu")
-    steps = {name: min(FEW, value) for name, value in values.items() if name == "steps" or name.endswith("_steps")}
-    return steps | {"warmup": min(5, values["warmup"]), "workers": 1}
-
-
-def _chapter(chapter, profile, seed, overrides, seconds):
+def _chapter(kind, chapter, profile, seed, overrides):
     command = [sys.executable, "-m", "paperwalk.runs.plain", chapter, profile, str(seed), json.dumps(overrides)]
     values = runs.profile_values(chapter, profile) | {"seed": seed} | overrides
-    kind = "steps" if overrides else "chapter"
-    return Box(f"{kind}:{chapter}:{seed}", command, seconds, evidence.result_file(chapter, values))
+    result, pretrained = evidence.result_file(chapter, values), values.get("extreme_model") == "smollm2"
+    return Box(f"{kind}:{chapter}:{seed}", command, SECONDS[kind], result, pretrained)
 
 
-def _environment(places, commit, work, dry):
+def _environment(places, commit, stage, work, dry):
     """Variables of the programs: where packages and texts lie (without loads: as ever), one thread a process."""
     paths = [runs.ROOT / "lib", runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
-    set_here = {"PAPERWALK_CACHE": str(places["cache"]), "HF_HUB_OFFLINE": "1"} if places else {}
+    offline = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+    set_here = offline | {"PAPERWALK_CACHE": str(places["cache"])} if places else {}
     set_here |= {
         "PYTHONPATH": os.pathsep.join(filter(None, map(str, paths))),
         "PAPERWALK_COMMIT": json.dumps(commit),
@@ -137,6 +148,7 @@ def _environment(places, commit, work, dry):
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
+        "TRITON_CACHE_DIR": str(stage / "triton"),
         "MPLBACKEND": "agg",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -144,18 +156,9 @@ def _environment(places, commit, work, dry):
     return os.environ | set_here | ({"PAPERWALK_ROUNDS": "2"} if dry else {})
 
 
-def _take_up(boxes, work):
-    """Sets what an earlier call noted as done to done."""
-    done = _noted(work)
-    for box in boxes:
-        if box.name in done:
-            box.state, box.taken = "done", done[box.name]
-            print(f"{box.name}: was done before, in {box.taken:.1f} s", flush=True)
-
-
 def _noted(work):
-    """{box: seconds} of what is done."""
-    file = work / "done.json"
+    """{box: {"state", "seconds"}} of the boxes that earlier calls tried."""
+    file = work / "boxes.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
@@ -193,9 +196,15 @@ def _begin(box, environment, work):
             cwd=runs.ROOT,
             env=environment | {"PAPERWALK_JOURNAL": str(work / "journal" / f"{name}.jsonl")},
             start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     box.state = "running"
     print(f"{box.name}: begun", flush=True)
+
+
+def _die_with_parent():
+    """Asks Linux to kill this process when the one that started it ends, however it does."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _end(box, state):
@@ -213,35 +222,47 @@ def _end(box, state):
 
 
 def _collect(boxes, work, out, began):
-    """Lays what there is so far into `out`: summary.json, probe.json, smoke.json and all the rest in all.tar.xz."""
-    for box in boxes:
-        if box.state == "done" and box.result is not None and box.result.exists():
-            shutil.copyfile(box.result, work / "results" / f"{box.result.parents[1].name}-{box.result.name}")
-    done = {box.name: box.taken for box in boxes if box.state == "done"}
-    runs.write_atomically(work / "done.json", json.dumps(_noted(work) | done))
-    rows = [{"box": box.name, "state": box.state, "seconds": round(box.taken, 1)} for box in boxes]
-    summary = {"seconds": round(time.monotonic() - began, 1), "boxes": rows, "arms": _arms(work)}
-    runs.write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    if (work / "probe.json").exists():
-        shutil.copyfile(work / "probe.json", out / "probe.json")
-    with contextlib.suppress(OSError, ElementTree.ParseError):  # no report yet, or half of one
-        runs.write_atomically(out / "smoke.json", json.dumps({"tests": outcomes(work / "tests.xml")}, indent=1) + "\n")
-    temporary = out / ".all.tar.xz"
-    for parts in (PARTS, PARTS[1:]):  # without the logs where they are too much
-        with tarfile.open(temporary, "w:xz") as archive:
-            for part in parts:
-                archive.add(work / part, part)
-        if temporary.stat().st_size <= LARGEST:
-            break
-    os.replace(temporary, out / "all.tar.xz")
+    """Lays what there is so far into `out`: summary.json, probe.json, smoke.json and all the rest in all.tar.xz.
+
+    What cannot be written, or is being changed by its program, is said, and stops nothing: the next time comes soon.
+    """
+    try:
+        for box in boxes:
+            if box.state == "done" and box.process is not None and box.result is not None and box.result.exists():
+                shutil.copyfile(box.result, work / "results" / f"{box.result.parents[1].name}-{box.result.name}")
+        rows = {box.name: {"state": box.state, "seconds": round(box.taken, 1)} for box in boxes}
+        tried = {name: row for name, row in rows.items() if row["state"] in ("done", "failed", "time up")}
+        runs.write_atomically(work / "boxes.json", json.dumps(_noted(work) | tried))
+        listed = [{"box": name} | row for name, row in rows.items()]
+        summary = {"seconds": round(time.monotonic() - began, 1), "boxes": listed, "arms": _arms(work, rows)}
+        runs.write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        if (work / "probe.json").exists():
+            shutil.copyfile(work / "probe.json", out / "probe.json")
+        with contextlib.suppress(OSError, ElementTree.ParseError):  # no report yet, or half of one
+            smoke = json.dumps({"tests": outcomes(work / "tests.xml")}, indent=1)
+            runs.write_atomically(out / "smoke.json", f"{smoke}\n")
+        temporary = out / ".all.tar.xz"
+        for parts in (PARTS, PARTS[1:]):  # without the logs where they are too much
+            with tarfile.open(temporary, "w:xz") as archive:
+                for part in parts:
+                    archive.add(work / part, part)
+            if temporary.stat().st_size <= LARGEST:
+                break
+        os.replace(temporary, out / "all.tar.xz")
+    except (OSError, tarfile.TarError) as error:
+        print(f"not packed this time: {error}", flush=True)
 
 
-def _arms(work):
-    """{box: {"ended": number of arms, "failed": why, of those that failed}}; an arm taken up again counts once."""
+def _arms(work, states):
+    """{box: {"ended": number of arms, "failed": why, of those that failed}}; an arm taken up again counts once.
+
+    states: {box: {"state", ...}}; where a box is done by now, what had failed in it has been made good.
+    """
+    done = {name.replace(":", "-") for name, row in states.items() if row["state"] == "done"}
     arms = {}
     for file in sorted((work / "journal").glob("*.jsonl")):
         rows = read_journal(file)
-        failed = [row["failed"] for row in rows if "failed" in row]
+        failed = [row["failed"] for row in rows if "failed" in row and file.stem not in done]
         arms[file.stem] = {"ended": len({_name(row) for row in rows if "item" in row}), "failed": failed}
     return arms
 

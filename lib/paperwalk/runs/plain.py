@@ -1,8 +1,8 @@
 """A chapter's measuring cells run one after the other in this process, without Jupyter: for a bare machine.
 
 The cells, their parameters and the results file are those of `runs.execute`; cells tagged `report`, which only read
-results, are left out. A cell that fails costs itself, the cells that read a name of it, and the results file: the
-others still run, for what they measure is in the journal (`runs.progress`). Run as a program:
+results, are left out. A cell that fails costs itself, the cells that read what it did not come to, and the results
+file: the others still run, for what they measure is in the journal (`runs.progress`). Run as a program:
 `python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With PAPERWALK_HELD=1 it ends when its
 standard input is closed, so that no run outlives who started it.
 """
@@ -58,15 +58,15 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
             if failed and "evidence.write(" in cell["source"]:
                 print(f"cell {number}: left out, for without the cells that failed there are no results", flush=True)
                 continue
+            before = {name: id(value) for name, value in module.__dict__.items()}
             try:
                 _execute(cell["source"], f"{notebook.name}, code cell {number}", module.__dict__)
             except Exception as error:
                 traceback.print_exc()
                 failed.append(f"code cell {number} ({first_line}) failed: {error!r}")
-                for name in names_bound(
-                    cell["source"]
-                ):  # what reads them fails too, and not on what stood there before
-                    module.__dict__.pop(name, None)
+                for name in names_bound(cell["source"]) & before.keys():
+                    if id(module.__dict__.get(name)) == before[name]:  # no later cell is to take it for this cell's
+                        del module.__dict__[name]
                 continue
             if "parameters" in tags_of(cell):
                 module.__dict__.update(injected)

@@ -1,7 +1,6 @@
 """Makes this machine look like a bare one: packages outside packages.txt cannot be imported from where they are
 installed here. Put as `sitecustomize.py` on a program's path, it holds for all that the program starts."""
 
-import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import os

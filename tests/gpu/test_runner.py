@@ -78,7 +78,7 @@ def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dry", [False, True])
 def test_each_chapter_box_is_a_run_that_is_allowed(dry, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
-    boxes = [box for part in runner.stages(tmp_path, dry) for box in part if box.name.startswith(("steps", "chapter"))]
+    boxes = [box for part in runner.stages(tmp_path, dry) for box in part if box.name.startswith(("cells", "chapter"))]
     for box in boxes:
         chapter, profile, seed, overrides = box.command[-4:]
         assert runs.validate(chapter, profile, int(seed), json.loads(overrides))

@@ -179,10 +179,10 @@ def _join(parts, target):
 
 def commit(loads: Path, root) -> dict:
     """{"git_commit", "git_dirty"} of the tree that travelled with the loads; dirty where the code is another by now."""
-    loads = sorted(loads.glob("load-*/commit.json"))
-    if not loads:
+    load = next(loads.glob("load-*"), None)
+    if load is None:
         return evidence.commit(root)
-    state = _state(loads[0].parent)
+    state = _state(load)
     dirty = state["git_dirty"] or state["code"] != code_hash(root)
     return {"git_commit": state["git_commit"], "git_dirty": dirty}
 

@@ -24,12 +24,12 @@ from pathlib import Path
 from paperwalk import evidence, runs
 from paperwalk.gpu import pack
 
+# Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
+# take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, then the others side by side.
 SEEDS = (100, 101, 102)  # evidence; a dry run is a trial, of seed 0
 CHAPTERS = ("searchformer", "transformer_fam", "rest", "goldfish")  # by what a GPU decides; the law book needs none
-# Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
-# take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, and then the others side by side.
 BENCHMARKS = ("mask", "loss", "fam", "generation")
-SECONDS = {"probe": 40, "tests": 90, "steps": 60, "mask": 40, "loss": 80, "fam": 70, "generation": 120, "chapter": 180}
+SECONDS = {"probe": 40, "tests": 90, "cells": 60, "mask": 40, "loss": 80, "fam": 70, "generation": 120, "chapter": 180}
 LEAST = 15  # seconds before the deadline in which nothing is begun any more: what there is gets packed
 GRACE = 5  # seconds between the request to end and the end
 COLLECT_EVERY = 20  # seconds
@@ -57,7 +57,7 @@ class Box:
 def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = None, stage: Path | None = None) -> int:
     """Runs the stages and packs what they gave into `out`; the number of boxes that did not end well.
 
-    only: names of boxes ("bench:loss"), of kinds ("probe", "tests", "steps", "bench", "chapter") or of chapters; none:
+    only: names of boxes ("bench:loss"), of kinds ("probe", "tests", "cells", "bench", "chapter") or of chapters; none:
     all. dry: the same way on a CPU at ci scale, from the beginning each time. loads: where the loads lie. stage: where
     they are laid out, and what is done is noted; it is kept.
     """
@@ -76,15 +76,8 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     environment = _environment(places, commit, stage, work, dry)
     parts = stages(work, dry, only)
     boxes = [box for part in parts for box in part]
-    if places and not pack.has_model(stage):
-        for box in (box for box in boxes if box.pretrained):
-            print(f"{box.name}: not begun, for half of the pretrained model has not come yet", flush=True)
-            box.state = "not begun"
     earlier = {} if dry else _noted(work)
-    for box in boxes:
-        if earlier.get(box.name, {}).get("state") == "done":
-            box.state, box.taken = "done", earlier[box.name]["seconds"]
-            print(f"{box.name}: was done before, in {box.taken} s", flush=True)
+    _take_up(boxes, earlier, model=not places or pack.has_model(stage))
     tried = lambda part: any(box.state == "waiting" and box.name in earlier for box in part)
     for part in sorted(parts, key=tried):
         _run_stage(part, deadline, environment, work, lambda: _collect(boxes, work, out, began))
@@ -100,7 +93,7 @@ def stages(work: Path, dry: bool, only=()) -> list[list[Box]]:
     boxes = [[Box("probe", [python, "-m", "paperwalk.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
     boxes.append([Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])])
     if not dry:  # each cell of each chapter once
-        boxes.append([_chapter("steps", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in CHAPTERS])
+        boxes.append([_chapter("cells", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in CHAPTERS])
     for name in BENCHMARKS[:1] if dry else BENCHMARKS:
         boxes.append([Box(f"bench:{name}", [python, "-m", f"benchmarks.{name}"], SECONDS[name])])
     if dry:
@@ -162,6 +155,17 @@ def _noted(work):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+def _take_up(boxes, earlier, model):
+    """Sets apart what is not to run: what is done already, and without the pretrained model what needs it."""
+    for box in boxes:
+        if earlier.get(box.name, {}).get("state") == "done":
+            box.state, box.taken = "done", earlier[box.name]["seconds"]
+            print(f"{box.name}: was done before, in {box.taken} s", flush=True)
+        elif box.pretrained and not model:
+            box.state = "not begun"
+            print(f"{box.name}: not begun, for half of the pretrained model has not come yet", flush=True)
+
+
 def _run_stage(boxes, deadline, environment, work, collect):
     """Runs the boxes that wait; ends what is over its time. Calls collect() now and then, and at last."""
     started = collected = time.monotonic()
@@ -203,7 +207,7 @@ def _begin(box, environment, work):
 
 
 def _die_with_parent():
-    """Asks Linux to kill this process when the one that started it ends, however it does."""
+    """Asks Linux to kill this process when the one that started it ends; a chapter then ends its workers itself."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

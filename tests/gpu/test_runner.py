@@ -37,7 +37,16 @@ def test_a_fault_costs_its_own_box_alone(tmp_path):
     assert (tmp_path / "logs" / "box-1.log").read_text() == "fine\n"
 
 
-def test_time_up_ends_a_box_with_all_that_it_started(tmp_path):
+@pytest.fixture(params=["default", "ignored"])
+def interrupts(request):
+    """SIGINT as a terminal's programs have it, and as a script's background jobs do, whose children inherit that."""
+    handler = signal.SIG_IGN if request.param == "ignored" else signal.default_int_handler
+    kept = signal.signal(signal.SIGINT, handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+def test_time_up_ends_a_box_with_all_that_it_started(interrupts, tmp_path):
     child = (
         f"import time\nopen({str(tmp_path / 'child')!r}, 'w').write(str(__import__('os').getpid()))\ntime.sleep(100)"
     )

@@ -200,15 +200,19 @@ def _begin(box, environment, work):
             cwd=runs.ROOT,
             env=environment | {"PAPERWALK_JOURNAL": str(work / "journal" / f"{name}.jsonl")},
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_prepare,
         )
     box.state = "running"
     print(f"{box.name}: begun", flush=True)
 
 
-def _die_with_parent():
-    """Asks Linux to kill this process when the one that started it ends; a chapter then ends its workers itself."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _prepare():
+    """In a box's process, before its program: SIGINT asks it to end also where the runner ignores that, as a script's
+    background jobs do. On Linux it is killed when the runner ends; a chapter then ends its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _end(box, state):

@@ -58,7 +58,7 @@ def main(arguments=None) -> int:
     )
     gpu.add_argument("--minutes", default="9", metavar="N", help="when to stop, all told (default: 9)")
     gpu.add_argument("--out", default="_runs/gpu", metavar="FOLDER", help="where the results go (default: _runs/gpu)")
-    gpu.add_argument("--only", action="append", default=[], metavar="NAME", help="only these boxes, or kinds of boxes")
+    gpu.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help="only these")
     gpu.add_argument("--dry", action="store_true", help="the same way on a CPU, at ci scale")
     gpu.add_argument("--stage", metavar="FOLDER", help="where loads are laid out (default: a temporary folder)")
     try:

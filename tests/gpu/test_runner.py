@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import small_book
+from paperwalk import __main__ as cli
 from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
 from paperwalk.runs import plain
@@ -82,6 +83,12 @@ def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
     )
     with pytest.raises(runs.ParameterError, match=r"only = golfish: must be among .*goldfish"):
         names("golfish")
+
+
+def test_several_boxes_are_chosen_by_one_option(tmp_path, capsys):
+    given = ["gpu", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
+    assert cli.main([*given, "golfish", "rset"]) == 2
+    assert capsys.readouterr().err.startswith("only = golfish, rset: must be among")
 
 
 @pytest.mark.parametrize("dry", [False, True])

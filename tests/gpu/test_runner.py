@@ -86,9 +86,10 @@ def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
 
 
 def test_several_boxes_are_chosen_by_one_option(tmp_path, capsys):
-    given = ["gpu", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
+    given = ["gpu", "--dry", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
     assert cli.main([*given, "golfish", "rset"]) == 2
     assert capsys.readouterr().err.startswith("only = golfish, rset: must be among")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dry", [False, True])

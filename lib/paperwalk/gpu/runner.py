@@ -66,16 +66,16 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     deadline = began + 60 * minutes
     loads = (loads or runs.ROOT / pack.FOLDER).resolve()
     stage, out = (stage or Path(tempfile.gettempdir()) / "paperwalk-gpu").resolve(), out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     kind = "dry" if dry else "out"
     work = stage / f"{kind}-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
+    parts = stages(work, dry, only)
+    out.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         (work / part).mkdir(parents=True, exist_ok=True)
     places = pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}
     commit = pack.commit(loads, runs.ROOT)
     print(f"commit {commit['git_commit'] or 'unknown'}{', changed since' * commit['git_dirty']}", flush=True)
     environment = _environment(places, commit, stage, work, dry)
-    parts = stages(work, dry, only)
     boxes = [box for part in parts for box in part]
     earlier = {} if dry else _noted(work)
     _take_up(boxes, earlier, model=not places or pack.has_model(stage))

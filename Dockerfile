@@ -10,6 +10,6 @@ RUN apt-get update && apt-get install -y --no-install-recommends chromium git ma
 USER ${NB_USER}
 WORKDIR /home/${NB_USER}/paperwalk
 COPY --chown=${NB_UID} . .
-RUN make .venv/installed TORCH_INDEX=${TORCH_INDEX} && .venv/bin/pip install --quiet jupyterlab notebook
+RUN make .venv/installed TORCH_INDEX=${TORCH_INDEX}
 ENV PATH=/home/${NB_USER}/paperwalk/.venv/bin:${PATH}
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser"]

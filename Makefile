@@ -1,9 +1,11 @@
 # Each target is a line or two over the tools that do the work. PYTHON picks the interpreter (3.11 or newer);
-# TORCH_INDEX the package index that torch comes from (see requirements.txt).
+# TORCH_INDEX the package index that torch comes from (see pyproject.toml).
 PYTHON ?= python3
 CHAPTER ?= goldfish
 PROFILE ?= laptop
 SEEDS ?= 1
+# Options of JupyterLab: make lab LAB=--no-browser
+LAB ?=
 BIN := .venv/bin
 CHROMIUM ?= chromium
 export PYTHONUTF8 := 1
@@ -11,7 +13,7 @@ export PYTHONUTF8 := 1
 MINUTES ?= 9
 OUT ?= _runs/gpu
 
-.PHONY: book test test-faults run gpu gpu-pack gpu-all bench serve pdf lint clean
+.PHONY: book test test-faults run lab gpu gpu-pack gpu-all bench serve pdf lint lock clean .venv/newest
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -28,6 +30,9 @@ test-faults: .venv/installed
 run: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
 	$(MAKE) book
+
+lab: .venv/installed
+	$(BIN)/jupyter lab $(LAB) book
 
 gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
@@ -57,10 +62,34 @@ lint: .venv/installed
 clean:
 	rm -rf _build _runs
 
-.venv/installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
-	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; echo "python -m venv failed: on Debian and Ubuntu, install python3-venv"; exit 1; }
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) "$$(sed -n 's/^\(torch[^ ]*\).*/\1/p' requirements.txt)")
-	$(BIN)/pip install --quiet -r requirements.txt
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/pip
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)")
+	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
+
+# In place of the locked versions the newest that pyproject.toml allows.
+.venv/newest: | .venv/bin/pip
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --upgrade --index-url $(TORCH_INDEX) "$$(sed -n 's/^ *"\(torch>[^"]*\)".*/\1/p' pyproject.toml)")
+	$(BIN)/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[book,legal,test]'
+	@touch .venv/installed
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; echo "python -m venv failed: on Debian and Ubuntu, install python3-venv"; exit 1; }
+
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+  --no-annotate --no-header $(UPGRADE)
+# A lock with a head, and without torch's CUDA packages (its CUDA build asks for them itself) and lines of a pattern.
+define rewrite
+	{ echo '# Made by "make lock" from pyproject.toml: $(2).'; grep -vE '^(#|cuda-|nvidia-)' $(1) | grep -v $(3); } > $(1).new
+	mv $(1).new $(1)
+endef
+
+# Versions that stand in the locks stay; UPGRADE=--upgrade takes the newest, UPGRADE="-P NAME" those of one package.
+lock: | .venv/bin/pip
+	$(BIN)/pip install --quiet uv
+	$(COMPILE) --extra book --extra legal --extra test --output-file requirements.lock
+	$(call rewrite,requirements.lock,all of its groups but cluster,'^$$')
+	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-cluster.lock
+	$(call rewrite,requirements-cluster.lock,what its group cluster adds to requirements.lock,-xFf requirements.lock)

@@ -7,7 +7,7 @@ import torch
 from tqdm import trange
 
 from benchmarks.harness import Contest, Unequal, run
-from paperwalk import corpora
+from paperwalk.data import corpora
 from paperwalk.generation import generate
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig

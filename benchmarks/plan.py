@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import RESULTS, _status, machine, write_rows
-from paperwalk import plan, runs
+from paperwalk import costs, runs
 from paperwalk.training import TrainConfig, train
 
 ROUNDS, STEPS = 3, 3  # a size's turn is three steps, of which the first, that makes the moments, is not timed
@@ -37,7 +37,7 @@ CASES = [(profile, changed) for profile, sizes in SIZES.items() for changed in s
 def training_of(profile, changed):
     """The goldfish chapter's training at this scale, and its batches."""
     values = runs.profile_values("goldfish", profile) | changed
-    training = plan.goldfish(values)
+    training = costs.training_of("goldfish", values)
     return training, batches_of(training, values["vocab_size"])
 
 
@@ -95,7 +95,7 @@ def peak(case, **environment):
 
 
 def main():
-    counts = [plan.count(t, t.rows, longest=True) for t, _ in (training_of(*case) for case in CASES)]
+    counts = [costs.count(t, t.rows, longest=True) for t, _ in (training_of(*case) for case in CASES)]
     seconds, rows = times(), []
     for i, (case, count) in enumerate(zip(CASES, counts)):
         profile, changed = case

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Starts Ray on the nodes of a Slurm job, runs one command of paperwalk on it, and stops it. From the repository, on a
-# file system that all nodes see, with requirements-cluster.txt installed in .venv:
+# file system that all nodes see, with requirements-cluster.lock installed in .venv:
 #     sbatch --nodes=3 deploy/slurm.sh run goldfish --profile gpu --seeds 12
 #SBATCH --job-name=paperwalk
 #SBATCH --nodes=2

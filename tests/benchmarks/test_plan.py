@@ -6,9 +6,9 @@ import json
 import pytest
 
 from benchmarks import plan as benchmark
-from paperwalk import plan
+from paperwalk import costs
 
-ROWS = plan.checks()
+ROWS = costs.checks()
 OFF = pytest.approx
 
 
@@ -20,7 +20,7 @@ def test_two_sizes_of_two_profiles_were_measured():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['profile']}-{row['parameters']}")
 def test_memory_is_within_the_tolerance_and_the_prediction_is_todays(row):
     training, _ = benchmark.training_of(row["profile"], json.loads(row["changed"]))
-    count = plan.count(training, training.rows, longest=True)
+    count = costs.count(training, training.rows, longest=True)
     assert count.parameters == int(row["parameters"])
     assert count.flops / 1e9 == OFF(float(row["gflop"]), rel=1e-3)
     assert count.peak_bytes / 1e6 == OFF(float(row["memory_predicted"]), rel=0.01)  # versions of torch differ a little

@@ -27,7 +27,7 @@ def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("sphinx")
     (root / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   plain\n", encoding="utf8")
     (root / "plain.rst").write_text("Plain\n=====\n\nA :term:`canary` on another page.\n", encoding="utf8")
-    settings = {"extensions": ["sphinx.ext.mathjax", "paperwalk.pages"], "keep_warnings": True}
+    settings = {"extensions": ["sphinx.ext.mathjax", "paperwalk.book.extension"], "keep_warnings": True}
     app = Sphinx(
         root, None, root / "out", root / "tree", "html", confoverrides=settings, status=None, warningiserror=True
     )
@@ -57,7 +57,7 @@ def test_formulas_bring_their_script_and_pages_without_do_not(built):
 def test_a_page_without_a_formula_loads_no_mathjax(tmp_path):
     (tmp_path / "index.rst").write_text("A\n=\n\nText.\n\n.. toctree::\n\n   b\n", encoding="utf8")
     (tmp_path / "b.rst").write_text("B\n=\n\n:math:`k`\n", encoding="utf8")
-    settings = {"extensions": ["sphinx.ext.mathjax", "paperwalk.pages"]}
+    settings = {"extensions": ["sphinx.ext.mathjax", "paperwalk.book.extension"]}
     Sphinx(tmp_path, None, tmp_path / "out", tmp_path / "tree", "html", confoverrides=settings, status=None).build()
     assert "mathjax" not in (tmp_path / "out/index.html").read_text(
         "utf8"

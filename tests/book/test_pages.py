@@ -1,260 +1,191 @@
-"""The rendered pages in a real browser: every page of the table of contents, wide and narrow, with no network."""
+"""The rendered pages in a real browser: every page of the table of contents, wide and narrow, with no network.
+
+A page is loaded once, by its `visit`, and its checks follow in the order of this file. Each finds the window at rest
+(Visit.rest); what it does to the controls of the page stays, so a check of their first state stands before.
+"""
 
 import functools
-import http.server
+import html
 import re
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
+from playwright.sync_api import expect
 
-from paperwalk import evidence, runs, self_test
+from book.visit import HTML, LAPTOP, OVERFLOW, PAPER, PHONE, ROOT, Visit, build, serve
+from paperwalk import evidence, runs
+from paperwalk.show import self_test
 
-ROOT = Path(__file__).parents[2]
-HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
-WIDTHS = (390, 1280)  # CSS pixels: a phone and a laptop
+FRONT = TOC["root"]
+PAGES = [FRONT, *(chapter["file"] for chapter in TOC["chapters"])]
+CHAPTERS = [f"book/{chapter}" for chapter in runs.chapters()]
+NOTEBOOKS = [f"book/{notebook.stem}" for notebook in runs.notebooks()]
+THEMES = ("light", "dark")
 MAX_BYTES = 3_000_000  # what a page and all that it asks for weigh on the wire
 MAX_SECONDS = 2.0  # until a page is painted and its scripts have run
-
-# What a loaded page says of itself. `markup`: text in which roles and directives must not stand.
-COLLECT = """() => {
-  const prose = document.querySelector("article").cloneNode(true);
-  prose.querySelectorAll("pre, code, script, style, mjx-container, .cell_input").forEach(node => node.remove());
-  return {
-    title: document.title,
-    prose: prose.textContent,
-    outputs: [...document.querySelectorAll(".cell_output")].map(node => node.textContent).join("\\n"),
-    links: [...document.querySelectorAll("a[href]")].map(a => a.href),
-    ids: [...document.querySelectorAll("[id]")].map(node => node.id),
-    mute: [...document.images].filter(image => !image.alt.trim()).map(image => image.src.slice(0, 100)),
-    broken: [...document.images].filter(image => !image.naturalWidth).map(image => image.src.slice(0, 100)),
-    formulas: document.querySelectorAll("mjx-container").length,
-    formula_sources: document.querySelectorAll(".math").length,
-    formula_errors: document.querySelectorAll("mjx-merror").length,
-  };
-}"""
-# How far the page reaches beyond the window once it has stopped moving: the theme's columns slide after a resize.
-OVERFLOW = """async () => {
-  const frame = () => new Promise(requestAnimationFrame);
-  const reach = () => document.scrollingElement.scrollWidth - window.innerWidth;
-  let last, same = 0;
-  for (let i = 0; i < 300 && same < 20; i++) {
-    await frame();
-    const now = reach();
-    same = now === last ? same + 1 : 0;
-    last = now;
-  }
-  return last;
-}"""
-
-# Seconds from the request until the page is painted and its document is complete with all deferred scripts.
-USABLE = """() => {
-  const [page] = performance.getEntriesByType("navigation");
-  const painted = performance.getEntriesByName("first-contentful-paint")[0].startTime;
-  return Math.max(page.domContentLoadedEventEnd, painted) / 1000;
-}"""
-# Violations of axe-core's rules that it calls serious or critical. MathJax's own markup is left to MathJax; of the
-# code, where every word has a colour, the first block of a page stands for the rest.
-AXE = """async (options) => {
-  const code = [...document.querySelectorAll(".highlight")].slice(1);
-  code.forEach((block) => block.classList.add("axe-passed-over"));
-  const found = await axe.run({ exclude: [["mjx-container"], [".axe-passed-over"]] }, options);
-  return found.violations
-    .filter(({ impact }) => ["serious", "critical"].includes(impact))
-    .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target.join(" ")}: ${html.slice(0, 120)}`));
-}"""
 
 pytestmark = pytest.mark.browser
 
 
-def is_local(url: str, site: str) -> bool:
-    return url.startswith((f"{site}/", "data:", "blob:"))
+def on(*names: str) -> pytest.MarkDecorator:
+    """Runs a test on each of these pages. pytest sorts tests by page; pytest-xdist keeps those of a page together."""
+    pages = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return pytest.mark.parametrize("visit", pages, indirect=True)
 
 
 @pytest.fixture(scope="session")
-def book() -> Path:
-    """The folder of rendered pages, built if a source is newer."""
-    index = HTML / "index.html"
-    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*")]
-    if not index.exists() or index.stat().st_mtime < max(file.stat().st_mtime for file in sources):
-        command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going"]
-        build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8")
-        assert build.returncode == 0, build.stderr[-4000:]
-    return HTML
+def site():
+    """The address of the rendered pages on a local server."""
+    with serve(build()) as address:
+        yield address
 
 
-@pytest.fixture(scope="session")
-def site(book):
-    """The address of a local server of the rendered pages."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(book)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="module")
+def visit(browser, site, request):
+    """The visit to a page."""
+    visit = Visit(browser, site, request.param)
+    yield visit
+    visit.page.close()
 
 
-@pytest.fixture(scope="session")
-def open_page(browser, site):
-    """A function that makes an empty page in a fresh session; the page reaches nothing but the site."""
-
-    def open_page(**options):
-        page = browser.new_page(**options)
-        page.route(lambda url: not is_local(url, site), lambda route: route.abort())
-        return page
-
-    return open_page
+@pytest.fixture(scope="module")
+def found(visit) -> dict:
+    """What the page held as it was loaded."""
+    return visit.look_around()
 
 
-@pytest.fixture(scope="session")
-def visits(open_page, site) -> dict[str, dict]:
-    """{page: what it holds and what went wrong on it}, each loaded once."""
-    found = {}
-    for name in PAGES:
-        page, errors, requests, failed = open_page(), [], [], []
-        page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-        page.on("console", lambda said, errors=errors: errors.append(said.text) if said.type == "error" else None)
-        page.on("request", lambda request, requests=requests: requests.append(request.url))
-        page.on("requestfailed", lambda request, failed=failed: failed.append(request.url))
-        page.on(
-            "response",
-            lambda response, failed=failed: failed.append(response.url) if response.status >= 400 else None,
-        )
-        page.on("requestfinished", lambda request, finished=(finished := []): finished.append(request))
-        page.goto(f"{site}/{name}.html", wait_until="networkidle")
-        page.evaluate("() => window.MathJax?.startup?.promise")
-        found[name] = page.evaluate(COLLECT)
-        sizes = [request.sizes() for request in finished if request.url.startswith(site)]
-        found[name]["bytes"] = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
-        overflow = {}
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 844})
-            overflow[width] = page.evaluate(OVERFLOW)
-        foreign = [url for url in requests if not is_local(url, site)]
-        found[name] |= {"errors": errors, "foreign": foreign, "failed": failed, "overflow": overflow}
-        page.close()
-    return found
+@pytest.fixture
+def page(visit, found):
+    """The page itself, at rest."""
+    visit.rest()
+    return visit.page
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_loads_without_errors(visits, name):
-    assert visits[name]["title"]
-    assert visits[name]["errors"] == []
-    assert visits[name]["failed"] == []
+@pytest.fixture(scope="module")
+def plain(browser, site, visit):
+    """The same page without scripts."""
+    visit = Visit(browser, site, visit.name, scripts=False)
+    yield visit.page
+    visit.page.close()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_asks_no_other_machine(visits, name):
-    assert visits[name]["foreign"] == []
+@functools.cache
+def anchors(file: Path) -> set[str]:
+    """The ids in a rendered page."""
+    return set(map(html.unescape, re.findall(r'\sid="([^"]*)"', file.read_text("utf8"))))
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_and_anchors_resolve(visits, site, name):
-    ids = {f"{site}/{page}.html": visit["ids"] for page, visit in visits.items()}
+@on(*PAGES)
+def test_page_loads_without_errors(visit, found):
+    assert found["title"]
+    assert visit.errors == []
+    assert visit.failed == []
+
+
+@on(*PAGES)
+def test_page_asks_no_other_machine(visit, found):
+    assert visit.foreign() == []
+
+
+@on(*PAGES)
+def test_page_is_usable_soon(visit, found, browser):
+    """At the best of three tries, since a machine that runs tests may be busy."""
+    seconds = [found["seconds"]]
+    while len(seconds) < 3 and min(seconds) >= MAX_SECONDS:
+        again = Visit(browser, visit.site, visit.name)
+        seconds.append(again.look_around()["seconds"])
+        again.page.close()
+    assert 0 < min(seconds) < MAX_SECONDS, seconds
+
+
+@on(*PAGES)
+def test_page_weighs_little(found):
+    assert 10_000 < found["bytes"] <= MAX_BYTES
+
+
+@on(*PAGES)
+def test_links_and_anchors_resolve(visit, found):
     dead = []
-    for link in visits[name]["links"]:
+    for link in found["links"]:
         address, anchor = urldefrag(link)
-        if not address.startswith(f"{site}/"):
+        if not address.startswith(f"{visit.site}/"):
             continue
-        lacks_anchor = anchor and unquote(anchor) not in ids.get(address, [unquote(anchor)])
-        if lacks_anchor or not (HTML / unquote(urlsplit(address).path).lstrip("/")).exists():
+        file = HTML / unquote(urlsplit(address).path).lstrip("/")
+        lacks_anchor = anchor and file.suffix == ".html" and file.exists() and unquote(anchor) not in anchors(file)
+        if lacks_anchor or not file.exists():
             dead.append(link)
     assert dead == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_images_are_shown_and_have_alt_text(visits, name):
-    assert visits[name]["mute"] == []
-    assert visits[name]["broken"] == []
+@on(*PAGES)
+def test_images_are_shown_and_have_alt_text(found):
+    assert found["mute"] == []
+    assert found["broken"] == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_weighs_little(visits, name):
-    assert 10_000 < visits[name]["bytes"] <= MAX_BYTES
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_usable_soon(open_page, site, name):
-    """At the best of three tries, since a machine that runs tests may be busy."""
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=MAX_SECONDS) >= MAX_SECONDS:
-        page = open_page()
-        page.goto(f"{site}/{name}.html")
-        page.locator("article h1").wait_for()
-        seconds.append(page.evaluate(USABLE))
-        page.close()
-    assert 0 < min(seconds) < MAX_SECONDS, seconds
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_accessible(open_page, site, name, theme):
-    """All rules in the light theme; in the dark one what depends on it, the contrast."""
-    from axe_playwright_python.base import AXE_SCRIPT
-
-    page = open_page(color_scheme=theme)
-    page.goto(f"{site}/{name}.html", wait_until="networkidle")
-    assert page.locator("html").get_attribute("data-theme") == theme
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(AXE, {"runOnly": ["color-contrast"]} if theme == "dark" else {}) == []
-    page.close()
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
-def test_page_does_not_scroll_sideways(visits, name, width):
-    assert visits[name]["overflow"][width] <= 0
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_no_markup_is_left_unrendered(visits, name):
-    prose, outputs = visits[name]["prose"], visits[name]["outputs"]
+@on(*PAGES)
+def test_no_markup_is_left_unrendered(found):
     for raw in ("{eval-rst}", "{glue", "{cite", "{ref}", "{eq}", "{bibliography}", ":::", "```", "](", "$$"):
-        assert raw not in prose
-    assert "Traceback" not in outputs
+        assert raw not in found["prose"]
+    assert "Traceback" not in found["outputs"]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_formulas_are_rendered(visits, name):
-    visit = visits[name]
-    assert visit["formulas"] == visit["formula_sources"]
-    assert visit["formula_errors"] == 0
+@on(*PAGES)
+def test_formulas_are_rendered(found):
+    assert found["formulas"] == found["formula_sources"]
+    assert found["formula_errors"] == 0
 
 
-def test_goldfish_has_formulas(visits):
-    assert visits["book/goldfish"]["formulas"] > 0
+@on("book/goldfish")
+def test_goldfish_has_formulas(found):
+    assert found["formulas"] > 0
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_chapter_greets_the_reader(open_page, site, chapter):
+@pytest.mark.parametrize("theme", THEMES)
+@on(*PAGES)
+def test_page_is_accessible(visit, page, theme):
+    """All rules in the light theme; in the dark one what depends on it, the contrast."""
+    page.emulate_media(color_scheme=theme)
+    expect(page.locator("html")).to_have_attribute("data-theme", theme)
+    assert visit.violations(contrast=True) == []
+    assert theme == "dark" or visit.violations(contrast=False) == []
+
+
+@pytest.mark.parametrize("window", [PHONE, LAPTOP], ids=["phone", "laptop"])
+@on(*PAGES)
+def test_page_does_not_scroll_sideways(page, window):
+    page.set_viewport_size(window)
+    assert page.evaluate(OVERFLOW) <= 0
+
+
+@on("book/scoreboard", "book/reliability", "book/performance", *CHAPTERS)
+def test_long_tables_stack_on_a_phone(page):
+    page.set_viewport_size(PHONE)
+    table = page.locator(".pw-stacks").first
+    heads = table.locator("th").all_text_contents()
+    told = "row => [...row.cells].slice(1).map(cell => getComputedStyle(cell, '::before').content)"
+    assert table.locator("tbody tr").first.evaluate(told) == [f'"{head}: "' for head in heads[1:]]
+    assert table.evaluate("table => table.scrollWidth <= table.clientWidth")
+
+
+@on(*CHAPTERS)
+def test_chapter_greets_the_reader(page):
     """A picture of the idea in the first screen, the facts box, and a summary in two languages."""
-    page = open_page(viewport={"width": 1280, "height": 844})
-    page.goto(f"{site}/book/{chapter}.html")
     idea = page.locator("article figure img").first.bounding_box()
-    assert idea["y"] + idea["height"] / 2 < 844
+    assert idea["y"] + idea["height"] / 2 < LAPTOP["height"]
     assert page.locator(".pw-facts dt").all_inner_texts() == ["Reading time", "Run time", "You should know"]
     english, russian = page.locator(".sd-tab-content").all()[:2]
     assert english.is_visible() and not russian.is_visible()
     page.locator(".sd-tab-set input").first.press("ArrowRight")
     assert russian.is_visible() and not english.is_visible()
     assert re.search("[а-я]{4}", russian.inner_text()) and page.locator('.sd-tab-content [lang="ru"]').count() == 1
-    page.close()
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_definition_shows_on_focus_and_on_hover(open_page, site, chapter):
-    page = open_page()
-    page.goto(f"{site}/book/{chapter}.html")
+@on(*CHAPTERS)
+def test_definition_shows_on_focus_and_on_hover(page):
     word = page.locator("article .pw-term").first
     link, definition = word.get_by_role("link"), word.locator('[role="tooltip"]')
     assert not definition.is_visible()
@@ -265,28 +196,22 @@ def test_definition_shows_on_focus_and_on_hover(open_page, site, chapter):
     assert not definition.is_visible()
     link.hover()
     assert definition.is_visible()
-    page.close()
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_solutions_are_folded(open_page, site, chapter):
-    page = open_page()
-    page.goto(f"{site}/book/{chapter}.html")
+@on(*CHAPTERS)
+def test_solutions_are_folded(page):
     exercises, solutions = page.locator(".exercise"), page.locator(".solution")
     assert exercises.count() == solutions.count() >= 1
     text = solutions.first.locator("section")
     assert not text.is_visible()
     solutions.first.locator("button.toggle-button").press("Enter")
     assert text.is_visible()
-    page.close()
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_self_test_tells_right_from_wrong(open_page, site, chapter):
-    page = open_page()
-    page.goto(f"{site}/book/{chapter}.html")
+@on(*CHAPTERS)
+def test_self_test_tells_right_from_wrong(visit, page):
     fields = page.locator(".pw-self-test fieldset").all()
-    questions = self_test.read(chapter)
+    questions = self_test.read(Path(visit.name).name)
     assert len(fields) == len(questions) >= 1
     for field, question in zip(fields, questions, strict=True):
         options, said = field.get_by_role("radio").all(), field.get_by_role("status")
@@ -296,12 +221,43 @@ def test_self_test_tells_right_from_wrong(open_page, site, chapter):
             assert said.inner_text() == ""
             field.get_by_role("button").press("Enter")
             assert ("Right" in said.inner_text()) == (number == question["answer"])
-    page.close()
 
 
-def test_scoreboard_filters_and_sorts_by_keyboard(open_page, site):
-    page = open_page()
-    page.goto(f"{site}/book/scoreboard.html")
+@on(*CHAPTERS)
+def test_chapter_prints_its_text_in_both_languages(page):
+    page.set_viewport_size(PAPER)
+    page.emulate_media(media="print")
+    assert all(text.is_visible() for text in page.locator(".sd-tab-content").all())
+    assert not page.locator(".bd-sidebar-primary, .bd-header-article, .pw-self-test button").first.is_visible()
+    assert page.evaluate(OVERFLOW) <= 0
+    assert page.pdf().startswith(b"%PDF")
+
+
+@on(*NOTEBOOKS)
+def test_notebook_can_be_downloaded(visit, page):
+    link = page.locator("a.btn-download-source-button").get_attribute("href")
+    source = (ROOT / visit.name).with_suffix(".ipynb")
+    assert (HTML / "book" / link).resolve().read_bytes() == source.read_bytes()
+
+
+@on("book/scoreboard")
+def test_scoreboard_stands_without_scripts(plain):
+    board = plain.locator(".pw-table:has(select)")
+    assert not board.get_by_label("verdict").is_visible()
+    assert board.locator("tbody tr").count() == len(evidence.scoreboard())
+
+
+@on("book/scoreboard")
+def test_every_claim_links_to_where_it_is_measured(found):
+    """That the anchors exist is tested with all links."""
+    links = [link for link in found["links"] if urldefrag(link)[1]]
+    sections = [entry.get("section") for chapter in runs.chapters() for entry in evidence.claims(chapter)]
+    assert all(sections)
+    assert {urldefrag(link)[1] for link in links} >= set(sections)
+
+
+@on("book/scoreboard")
+def test_scoreboard_filters_and_sorts_by_keyboard(page):
     board = page.locator(".pw-table:has(select)")
     rows, said = board.locator("tbody tr"), board.get_by_role("status")
     column = lambda number: board.locator(f"tbody tr:not([hidden]) td:nth-child({number})").all_inner_texts()
@@ -325,87 +281,40 @@ def test_scoreboard_filters_and_sorts_by_keyboard(open_page, site):
         second = column(number)
         assert sorted(first) == sorted(second) == sorted(before) and first[0] == second[-1] != first[-1] == second[0]
         assert board.locator("th[aria-sort]").all_inner_texts()[0].startswith(label)
-    page.close()
 
 
-@pytest.mark.parametrize("name", ["scoreboard", "reliability", "performance", *runs.chapters()])
-def test_long_tables_stack_on_a_phone(open_page, site, name):
-    page = open_page(viewport={"width": 390, "height": 844})
-    page.goto(f"{site}/book/{name}.html")
-    table = page.locator(".pw-stacks").first
-    heads = table.locator("th").all_text_contents()
-    told = "row => [...row.cells].slice(1).map(cell => getComputedStyle(cell, '::before').content)"
-    assert table.locator("tbody tr").first.evaluate(told) == [f'"{head}: "' for head in heads[1:]]
-    assert table.evaluate("table => table.scrollWidth <= table.clientWidth")
-    page.close()
-
-
-def test_scoreboard_stands_without_scripts(open_page, site):
-    page = open_page(java_script_enabled=False)
-    page.goto(f"{site}/book/scoreboard.html")
-    board = page.locator(".pw-table:has(select)")
-    assert not board.get_by_label("verdict").is_visible()
-    assert board.locator("tbody tr").count() == len(evidence.scoreboard())
-    page.close()
-
-
-def test_every_claim_links_to_where_it_is_measured(visits, site):
-    """That the anchors exist is tested with all links."""
-    links = [link for link in visits["book/scoreboard"]["links"] if urldefrag(link)[1]]
-    sections = [entry.get("section") for chapter in runs.chapters() for entry in evidence.claims(chapter)]
-    assert all(sections)
-    assert {urldefrag(link)[1] for link in links} >= set(sections)
-
-
-def test_front_page_has_a_card_a_chapter(visits, open_page, site):
-    page = open_page()
-    page.goto(f"{site}/{TOC['root']}.html")
+@on(FRONT)
+def test_front_page_has_a_card_a_chapter(page):
     cards = page.locator(".pw-cards article").all()
     linked = {card.get_by_role("link").get_attribute("href") for card in cards}
     assert linked == {f"{chapter}.html" for chapter in runs.chapters() if evidence.load(chapter, "laptop")}
     for card in cards:
         assert card.locator("img").count() == 1 and "nan" not in card.inner_text()
         assert "Claimed:" in card.inner_text() and "Found:" in card.inner_text()
-    page.close()
 
 
-def test_theme_switch_turns_the_page_dark(open_page, site):
-    page = open_page(color_scheme="light")
-    page.goto(f"{site}/{TOC['root']}.html")
+@on(FRONT)
+def test_theme_switch_turns_the_page_dark(page):
     colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
     light, seen = colour(), set()
     for _ in range(3):  # auto, light, dark
         page.locator("button.theme-switch-button").first.press("Enter")
         seen.add((page.locator("html").get_attribute("data-theme"), colour()))
     assert ("light", light) in seen and {theme for theme, _ in seen} == {"light", "dark"} and len(seen) == 2
-    page.close()
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_chapter_prints_its_text_in_both_languages(open_page, site, chapter):
-    page = open_page(viewport={"width": 794, "height": 1123})  # A4
-    page.goto(f"{site}/book/{chapter}.html")
-    page.emulate_media(media="print")
-    assert all(text.is_visible() for text in page.locator(".sd-tab-content").all())
-    assert not page.locator(".bd-sidebar-primary, .bd-header-article, .pw-self-test button").first.is_visible()
-    assert page.evaluate(OVERFLOW) <= 0
-    assert page.pdf().startswith(b"%PDF")
-    page.close()
-
-
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
-def test_notebook_can_be_downloaded(open_page, site, book, notebook):
-    page = open_page()
-    page.goto(f"{site}/book/{notebook.stem}.html")
-    link = page.locator("a.btn-download-source-button").get_attribute("href")
-    assert (book / "book" / link).resolve().read_bytes() == notebook.read_bytes()
-    page.close()
+@on(FRONT)
+def test_page_opens_in_the_theme_of_the_system(page):
+    """The one that is loaded anew: all pages have this from the theme."""
+    for theme in reversed(THEMES):
+        page.emulate_media(color_scheme=theme)
+        page.reload()
+        assert page.locator("html").get_attribute("data-theme") == theme
 
 
 @pytest.mark.parametrize("slider", [0, 1], ids=["k", "h"])
-def test_goldfish_control_moves_by_keyboard(open_page, site, slider):
-    page = open_page()
-    page.goto(f"{site}/book/goldfish.html")
+@on("book/goldfish")
+def test_goldfish_control_moves_by_keyboard(page, slider):
     control = page.locator(".pw-mask").first
     read_out, text = control.locator("output").nth(slider), control.locator(".pw-text")
 
@@ -422,15 +331,15 @@ def test_goldfish_control_moves_by_keyboard(open_page, site, slider):
     assert text.inner_text() == words
     handle.press("ArrowRight" if key == "ArrowLeft" else "ArrowLeft")
     assert shown() == before
-    page.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
-def test_goldfish_control_shades_and_strikes_dropped_tokens(open_page, site, theme, scripts):
-    page = open_page(color_scheme=theme, java_script_enabled=scripts)
-    page.goto(f"{site}/book/goldfish.html")
-    control = page.locator(".pw-mask").first
+@on("book/goldfish")
+def test_goldfish_control_shades_and_strikes_dropped_tokens(page, plain, theme, scripts):
+    shown = page if scripts else plain
+    shown.emulate_media(color_scheme=theme)
+    control = shown.locator(".pw-mask").first
     share = re.search(r"(\d+) of (\d+) targets dropped", control.inner_text())
     dropped = control.locator(".pw-text s")
     assert 0 < dropped.count() == int(share[1]) < int(share[2])
@@ -440,13 +349,58 @@ def test_goldfish_control_shades_and_strikes_dropped_tokens(open_page, site, the
     assert line == "line-through"
     assert shade not in ("transparent", "rgba(0, 0, 0, 0)")
     assert control.get_by_role("slider").count() == (2 if scripts else 0)
-    page.close()
 
 
-def test_searchformer_player_plays_steps_and_ends(open_page, site):
-    page = open_page()
+@on("book/transformer_fam")
+def test_reach_control_follows_its_sliders(page):
+    control = page.locator(".pw-reach").first
+    length, segments, fam = control.get_by_role("slider").all()
+    reached = lambda: [control.locator(f".pw-blocks b{kind}").count() for kind in ("", ".memory", ".fam")]
+    assert reached() == [24, 2, 21]  # two layers with one segment each, and what only the FAM carries
+    fam.press("Home")
+    assert reached() == [24, 2, 0]
+    segments.press("End")
+    assert reached() == [24, 8, 0]
+    length.press("Home")
+    assert reached() == [2, 1, 0]
+
+
+@on("book/rest")
+def test_filter_control_strikes_out_what_does_not_pass(page):
+    control = page.locator(".pw-filter").first
+    sentence, reward, tau = control.get_by_role("slider").all()
+    struck = lambda: [control.locator(f"tr.{kind}").count() for kind in ("in", "out")]
+    start, source = struck(), control.locator("em").inner_text()
+    assert sum(start) > 5 and start[1] > 0
+    tau.press("Home")
+    low = struck()
+    tau.press("End")
+    high = struck()
+    assert low[0] > start[0] > high[0] and sum(low) == sum(high) == sum(start)
+    reward.press("End")
+    assert sum(struck()) == sum(start)  # other rewards of the same translations
+    sentence.press("End")
+    assert control.locator("em").inner_text() != source
+
+
+@on("book/legal_rag")
+def test_answers_control_shows_every_system_on_every_question(page):
+    control = page.locator(".pw-answers").first
+    (number,) = control.get_by_role("slider").all()
+    seen = set()
+    number.press("Home")
+    for _ in range(1 + int(number.get_attribute("max"))):
+        assert control.locator("dt").count() >= 6 and control.locator("dd").count() == 2 * control.locator("dt").count()
+        assert all(any(sign in said for sign in "✔◐✘?") for said in control.locator("dt").all_inner_texts())
+        seen.add(control.locator("em").inner_text())
+        number.press("ArrowRight")
+    assert len(seen) > 5
+
+
+@on("book/searchformer")
+def test_searchformer_player_plays_steps_and_ends(page):
+    """The last on its page, whose clock it takes over."""
     page.clock.install(time=0)
-    page.goto(f"{site}/book/searchformer.html")
     player = page.locator(".pw-search").first
     slider, button = player.get_by_role("slider"), player.get_by_role("button")
 
@@ -467,56 +421,9 @@ def test_searchformer_player_plays_steps_and_ends(open_page, site):
     assert 1 < now[0] and now[1] > 1
     page.clock.run_for(120_000)
     assert shown() == (last, cells, path) and button.inner_text() == "Play"
-    page.close()
 
 
-def test_reach_control_follows_its_sliders(open_page, site):
-    page = open_page()
-    page.goto(f"{site}/book/transformer_fam.html")
-    control = page.locator(".pw-reach").first
-    length, segments, fam = control.get_by_role("slider").all()
-    reached = lambda: [control.locator(f".pw-blocks b{kind}").count() for kind in ("", ".memory", ".fam")]
-    assert reached() == [24, 2, 21]  # two layers with one segment each, and what only the FAM carries
-    fam.press("Home")
-    assert reached() == [24, 2, 0]
-    segments.press("End")
-    assert reached() == [24, 8, 0]
-    length.press("Home")
-    assert reached() == [2, 1, 0]
-    page.close()
-
-
-def test_filter_control_strikes_out_what_does_not_pass(open_page, site):
-    page = open_page()
-    page.goto(f"{site}/book/rest.html")
-    control = page.locator(".pw-filter").first
-    sentence, reward, tau = control.get_by_role("slider").all()
-    struck = lambda: [control.locator(f"tr.{kind}").count() for kind in ("in", "out")]
-    start, source = struck(), control.locator("em").inner_text()
-    assert sum(start) > 5 and start[1] > 0
-    tau.press("Home")
-    low = struck()
-    tau.press("End")
-    high = struck()
-    assert low[0] > start[0] > high[0] and sum(low) == sum(high) == sum(start)
-    reward.press("End")
-    assert sum(struck()) == sum(start)  # other rewards of the same translations
-    sentence.press("End")
-    assert control.locator("em").inner_text() != source
-    page.close()
-
-
-def test_answers_control_shows_every_system_on_every_question(open_page, site):
-    page = open_page()
-    page.goto(f"{site}/book/legal_rag.html")
-    control = page.locator(".pw-answers").first
-    (number,) = control.get_by_role("slider").all()
-    seen = set()
-    number.press("Home")
-    for _ in range(1 + int(number.get_attribute("max"))):
-        assert control.locator("dt").count() >= 6 and control.locator("dd").count() == 2 * control.locator("dt").count()
-        assert all(any(sign in said for sign in "✔◐✘?") for said in control.locator("dt").all_inner_texts())
-        seen.add(control.locator("em").inner_text())
-        number.press("ArrowRight")
-    assert len(seen) > 5
-    page.close()
+@on(*PAGES)
+def test_nothing_failed_while_the_page_was_used(visit, found):
+    """After all other checks."""
+    assert visit.errors == visit.failed == visit.foreign() == []

@@ -8,7 +8,8 @@ import sys
 import nbformat
 import pytest
 
-from paperwalk import runs, tables
+from paperwalk import runs
+from paperwalk.show import tables
 
 REPORT = tables.fault_report()
 

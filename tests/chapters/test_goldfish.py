@@ -99,7 +99,7 @@ def test_variants_of_a_canary(notebook):
 @pytest.mark.parametrize("k", [3, 4, 8, 32, 128])
 def test_one_in_k_is_dropped_of_real_text(k):
     """Distinct contexts only: a repeated one is decided once, so repeats would not be independent draws."""
-    from paperwalk import corpora
+    from paperwalk.data import corpora
 
     articles = corpora.load("wikipedia")[:40]
     tokenizer = corpora.train_tokenizer(articles, 2048)

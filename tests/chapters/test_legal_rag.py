@@ -11,13 +11,15 @@ import yaml
 from sklearn.metrics import cohen_kappa_score
 from tests.chapters import definitions
 
-from paperwalk import law, law_questions, runs
+from paperwalk import runs
+from paperwalk.papers.legal_rag import arithmetic, law, law_questions, planted
+from paperwalk.papers.legal_rag.endpoint import Reply
 
 
 @pytest.fixture(scope="module")
 def d():
     plan = yaml.safe_load((runs.ROOT / "book" / "legal_rag" / "questions.yml").read_text(encoding="utf-8"))
-    return definitions.load("legal_rag", QUERIES=202, PLAN=plan)
+    return definitions.load("legal_rag", PLAN=plan)
 
 
 @pytest.fixture(scope="module")
@@ -52,35 +54,35 @@ def known(d, records):
 # The paper's arithmetic
 
 
-def test_only_these_counts_round_to_what_is_published(d):
-    fits = d.counts_that_fit((65, 18, 17), (12.3, 22.6), 202)
+def test_only_these_counts_round_to_what_is_published():
+    fits = arithmetic.counts_that_fit((65, 18, 17), (12.3, 22.6), 202)
     assert sorted(fits) == [(131, 37, 34), (132, 36, 34)]
-    assert d.counts_that_fit((42, 25, 33), (26.6, 39.4), 202) == [(85, 51, 66)]
-    assert {fit[2] for fit in d.counts_that_fit((20, 63, 17), (12.3, 22.6), 202)} == {34}
-    assert d.counts_that_fit((49, 8, 43), (36, 49.5), 202) == [(99, 17, 86)]
-    assert d.counts_that_fit((65, 18, 17), (10, 22.6), 202) == []
+    assert arithmetic.counts_that_fit((42, 25, 33), (26.6, 39.4), 202) == [(85, 51, 66)]
+    assert {fit[2] for fit in arithmetic.counts_that_fit((20, 63, 17), (12.3, 22.6), 202)} == {34}
+    assert arithmetic.counts_that_fit((49, 8, 43), (36, 49.5), 202) == [(99, 17, 86)]
+    assert arithmetic.counts_that_fit((65, 18, 17), (10, 22.6), 202) == []
 
 
-def test_holms_correction(d):
-    assert np.allclose(d.holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
-    assert np.allclose(d.holm(np.array([0.9, 0.6])), [1.0, 1.0])
+def test_holms_correction():
+    assert np.allclose(arithmetic.holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    assert np.allclose(arithmetic.holm(np.array([0.9, 0.6])), [1.0, 1.0])
 
 
-def test_agreement_is_cohens_kappa(d):
+def test_agreement_is_cohens_kappa():
     table = np.array([[18, 3, 0], [4, 10, 0], [0, 0, 13]])
     one, other = zip(*[(i, j) for i, j in itertools.product(range(3), range(3)) for _ in range(table[i, j])])
-    share, kappa = d.agreement(table)
+    share, kappa = arithmetic.agreement(table)
     assert share == pytest.approx(41 / 48) and kappa == pytest.approx(cohen_kappa_score(one, other))
-    assert math.isnan(d.agreement([[5, 0], [0, 0]])[1])  # one label only: chance agrees always
+    assert math.isnan(arithmetic.agreement([[5, 0], [0, 0]])[1])  # one label only: chance agrees always
 
 
-def test_tables_that_fit_have_the_agreement_and_the_kappa(d):
-    tables = d.tables_that_fit()
+def test_tables_that_fit_have_the_agreement_and_the_kappa():
+    tables = arithmetic.tables_that_fit()
     assert len(tables) > 1000
     for table in tables[:: len(tables) // 50]:
-        share, kappa = d.agreement(table)
+        share, kappa = arithmetic.agreement(table)
         assert table.sum() == 48 and np.trace(table) == 41 and round(kappa, 2) == 0.77 and round(100 * share, 1) == 85.4
-    low, high = d.resampled_kappa(tables[0])
+    low, high = arithmetic.resampled_kappa(tables[0])
     assert low < 0.77 < high
 
 
@@ -211,7 +213,7 @@ def test_a_grammar_of_quotes_offers_each_sentence_and_the_refusal(d):
     ],
 )
 def test_reading_an_answer(d, said, text, cites):
-    answer = d.read_answer(d.endpoint.Reply(said, -0.5), [record("A."), record("B.", "B")])
+    answer = d.read_answer(Reply(said, -0.5), [record("A."), record("B.", "B")])
     assert (answer.text, answer.cites, answer.confidence) == (text, cites, -0.5)
 
 
@@ -243,9 +245,8 @@ PLANTED = {  # share that must be caught
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_planted_errors_are_caught_or_referred(d, kind, questions, records, by_id, known):
-    d.namespace["questions"] = questions
-    spoilt = [(q, d.plant(kind, q, records, by_id)) for q in questions]
+def test_planted_errors_are_caught_or_referred(d, kind, questions, by_id, known):
+    spoilt = [(q, planted.plant(kind, q, questions, by_id, d.places)) for q in questions]
     labels = [d.grade(q, answer, by_id, known).label for q, answer in spoilt if answer]
     assert len(labels) >= 20
     assert sum(label in ("hallucinated", "human") for label in labels) >= PLANTED[kind] * len(labels)
@@ -255,8 +256,9 @@ COURT = record("The Court of Ohio sits in Ohio. It was abolished in 1968. It was
 STRANGER = record("The Court of Iowa sits in Iowa. It was abolished in 1968.", "Court of Iowa", place="Iowa")
 
 
-def question(d, answer, key, text="When was it abolished?", template="court-end"):
-    return d.Question("q/1", template, "jurisdiction", text, answer, (key,) if key else (), COURT.id if key else "")
+def question(answer, key, text="When was it abolished?", template="court-end"):
+    keys, subject = ((key,), COURT.id) if key else ((), "")
+    return law_questions.Question("q/1", template, "jurisdiction", text, answer, keys, subject)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def question(d, answer, key, text="When was it abolished?", template="court-end"
 def test_grades(d, kind, key, text, cites, label):
     known = {"judges": set(), "reporters": {"F.3d"}, "texts": ""}
     answer = d.Answer(text, tuple(cites))
-    grade = d.grade(question(d, kind, key), answer, {COURT.id: COURT, STRANGER.id: STRANGER}, known)
+    grade = d.grade(question(kind, key), answer, {COURT.id: COURT, STRANGER.id: STRANGER}, known)
     assert grade.label == label, grade
 
 
@@ -308,7 +310,7 @@ def test_provisions_are_read_in_any_form(d, text, found):
 
 def test_quotations_must_be_word_for_word(d):
     known = {"judges": set(), "reporters": set(), "texts": ""}
-    asked, records = question(d, "year", "1968"), {COURT.id: COURT}
+    asked, records = question("year", "1968"), {COURT.id: COURT}
     right = d.Answer("It was abolished in 1968.", (COURT.id,), quoted=True)
     assert d.grade(asked, right, records, known).label == "accurate"
     assert d.grade(asked, replace(right, text="It was closed down in 1968."), records, known).label == "hallucinated"
@@ -348,8 +350,8 @@ def test_auc_counts_pairs(d):
     assert d.auc([2, 3], [1]) == 1 and d.auc([1], [1]) == 0.5 and math.isnan(d.auc([], [1]))
 
 
-def test_the_subset_is_balanced_and_keeps_twins(d, questions):
-    few = d.balanced(questions, 120)
+def test_the_subset_is_balanced_and_keeps_twins(questions):
+    few = law_questions.balanced(questions, 120)
     assert len(few) == 120 and len({q.id for q in few}) == 120
     twins = {q.id for q in few}
     assert all(q.twin in twins for q in few if not q.keys)

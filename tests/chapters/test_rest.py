@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from chapters.definitions import load
-from paperwalk import corpora
-from paperwalk.pairs import Pair
+from paperwalk.data import corpora
+from paperwalk.papers.rest import comparisons
+from paperwalk.papers.rest.pairs import Pair
 
 PAIRS = [
     Pair("das haus ist alt", "the house is old"),
@@ -334,9 +335,9 @@ def test_the_divergence_is_nought_from_itself_and_positive_otherwise(notebook):
 
 
 def test_survival_counts_people_above_each_threshold(notebook):
-    notebook.p.thresholds = [0.0, 0.5]
     data = grown(notebook, [0, 10, 20, 30, 40, 50], human=[True, False, True, False, True, False])
-    figures = notebook.survival("a", data)  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
+    taus = data.taus([0.0, 0.5])  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
+    figures = comparisons.survival("a", data.reward, data.human, taus)
     assert figures == {"survive-a.i1": 1 / 3, "passing-human-a.i1": 0.5, "survive-a.i2": 0, "passing-human-a.i2": 0}
 
 

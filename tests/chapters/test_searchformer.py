@@ -11,6 +11,8 @@ import torch
 
 from chapters.definitions import load
 from paperwalk.kernels import astar as A
+from paperwalk.papers.searchformer import checks, released_code
+from paperwalk.papers.searchformer.differences import derived
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["whole cells", "the paper's tokens"])
@@ -40,8 +42,8 @@ def test_the_inline_astar_says_when_there_is_no_way(notebook):
     assert plan is None and log == [("create", 0, 0, 0, 4), ("close", 0, 0, 0, 4)]
 
 
-def test_all_tiny_mazes_are_there_once(notebook):
-    mazes = list(notebook.tiny_mazes(2))
+def test_all_tiny_mazes_are_there_once():
+    mazes = list(checks.tiny_mazes(2))
     assert len(mazes) == len({(m.start, m.goal, m.walls) for m in mazes})
     # neighbours (8 ordered pairs): any walls do; opposite corners (4 pairs): not both other cells may be walls
     assert len(mazes) == 8 * 4 + 4 * 3
@@ -115,10 +117,10 @@ def test_lengths_are_compared_task_by_task(notebook):
     assert faults == {"valid": [1, 120 / 150], "wall": [1, 180 / 150], "syntax": [1, 10 / 20]}
 
 
-def test_logs_that_are_wrong_are_refused_and_of_every_kind(notebook):
+def test_logs_that_are_wrong_are_refused_and_of_every_kind():
     kinds = set()
     for task in A.generate("maze", 7, 20, 3):
-        for what, log in notebook.wrong_ones(task):
+        for what, log in checks.wrong_ones(task):
             kinds.add(what)
             assert not A.is_valid_trace(task.layout, list(chain(*log)))
     assert kinds == {"a create dropped", "a cost off by one", "a wall entered", "a close out of order"}
@@ -171,25 +173,24 @@ def test_lucky_traces_are_never_longer_and_still_searches(notebook, monkeypatch)
     assert all(A.is_valid_trace(task.layout, notebook.spell(t.tolist())) for task, t in zip(notebook.tasks, traces))
 
 
-def test_what_claims_are_judged_by(notebook):
+def test_what_claims_are_judged_by():
     """Every figure that a claim names, and differences the right way round."""
     m = defaultdict(float)
     m |= {"optimal.trace": 0.9, "optimal.plan": 0.6, "optimal.swapped": 0.8, "length_ratio.coin": 1.0}
     m |= {"length_ratio.round-1": 0.9, "length_ratio.round-2": 0.99, "length_ratio.round-3": 0.7}
     m |= {"length_ratio.more-3": 1.1, "valid.coin": 0.5, "valid.round-3": 0.4, "forced_own.coin": 0.9}
-    notebook.derived.__globals__["last"] = "round-3"
-    out = notebook.derived(m)
+    out = derived(m, rounds=3)
     assert out["optimal_gap.equal_sequences"] == pytest.approx(0.3)
     assert out["optimal_gap.own_against_swapped"] == pytest.approx(0.1)
     assert out["bootstrap.largest_step"] == pytest.approx(1.1)
     assert out["bootstrap.against_control"] == pytest.approx(0.4)
     assert out["bootstrap.valid_kept"] == pytest.approx(0.8) and out["needs_trace.coin"] == pytest.approx(0.9)
-    assert math.isnan(notebook.derived(m | {"valid.coin": 0.49})["bootstrap.valid_kept"])
+    assert math.isnan(derived(m | {"valid.coin": 0.49}, rounds=3)["bootstrap.valid_kept"])
 
 
-def test_the_lenient_check_lets_moved_plans_pass_and_not_just_any(notebook):
+def test_the_lenient_check_lets_moved_plans_pass_and_not_just_any():
     for puzzle in A.generate("sokoban", 7, 10, 0):
         cells = [(int(x), int(y)) for x, y in zip(puzzle.plan[1::3], puzzle.plan[2::3])]
-        assert notebook.lenient_sokoban(puzzle.layout, cells)
-        assert notebook.lenient_sokoban(puzzle.layout, [(x + 1, y) for x, y in cells])
-        assert not notebook.lenient_sokoban(puzzle.layout, cells[:-1])
+        assert released_code.lenient_sokoban(puzzle.layout, cells)
+        assert released_code.lenient_sokoban(puzzle.layout, [(x + 1, y) for x, y in cells])
+        assert not released_code.lenient_sokoban(puzzle.layout, cells[:-1])

@@ -9,6 +9,8 @@ import torch
 
 from chapters.definitions import load
 from paperwalk.models.fam import FAMConfig, TransformerFAM
+from paperwalk.papers.transformer_fam.differences import derived
+from paperwalk.papers.transformer_fam.speed import bytes_kept
 
 KEY, ASK, FIRST, IGNORED = 256, 257, 258, -100
 
@@ -89,10 +91,10 @@ def test_the_penalty_holds_the_memory_of_rmt_too(notebook):
     assert logits.shape == (4, 2, notebook.vocab_size) and change.shape == (4,) and (change > 0).all()
 
 
-def test_bytes_kept_for_the_backward_pass(notebook):
+def test_bytes_kept_for_the_backward_pass():
     linear = torch.nn.Linear(30, 20)
     x = torch.randn(50, 30)
-    kept = notebook.bytes_kept(linear, x, lambda model, x: model(x).exp())
+    kept = bytes_kept(linear, x, lambda model, x: model(x).exp())
     assert kept == 4 * (50 * 30 + 50 * 20)  # the input and exp's output, not the weight
 
 
@@ -189,12 +191,9 @@ def test_training_learns_and_finished_arms_are_not_trained_again(notebook):
 
 
 def test_what_claims_are_judged_by(notebook):
-    space = notebook.derived.__globals__
-    p = space["p"]
+    p = notebook.p
     halves = lambda early, late: [early] * p.book_blocks + [late] * 7 * p.book_blocks
-    space["by_block"] = {
-        f"book-{kind}-{M}": halves(9, 2 + M - (kind == "fam")) for kind in ("fam", "bswa") for M in (0, 1)
-    }
+    by_block = {f"book-{kind}-{M}": halves(9, 2 + M - (kind == "fam")) for kind in ("fam", "bswa") for M in (0, 1)}
     inside = lambda gradient, norms: {
         "gradients": [math.exp(gradient * i) for i in range(6)],
         "norms": norms,
@@ -202,8 +201,8 @@ def test_what_claims_are_judged_by(notebook):
         "idle": [0.5, 0.2],
     }
     grows = [float(i + 1) for i in range(10 * p.longest)]
-    space["inside"] = {"fam": inside(-0.1, [2.0] * 10 * p.longest), "no-penalty": inside(-0.5, grows)}
-    space["windows"] = {"bswa-1": {}, "xl": {}}
+    seen = {"fam": inside(-0.1, [2.0] * 10 * p.longest), "no-penalty": inside(-0.5, grows)}
+    windows = {"bswa-1": {}, "xl": {}}
     m = defaultdict(float) | {
         "at-10.fam": 0.96,
         "at-5.shared": 0.8,
@@ -216,8 +215,9 @@ def test_what_claims_are_judged_by(notebook):
     }
     m |= {f"at-5.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
     m |= {f"facts.{max(p.facts)}-{max(p.fact_lengths)}": 0.9}
-    out = notebook.derived(m)
-    assert out["passkey.success"] == 0.5 and notebook.derived(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
+    judged = lambda m: derived(m, p, windows, seen, by_block)
+    out = judged(m)
+    assert out["passkey.success"] == 0.5 and judged(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
     assert out["passkey.best_baseline"] == 0.04 and out["gap.segment"] == pytest.approx(-0.3)
     assert out["gap.xl"] == pytest.approx(0.1) and out["gap.rsp"] == pytest.approx(0.1)
     assert out["gap.no-penalty"] == pytest.approx(-0.4)

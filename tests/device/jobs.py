@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from chapters.definitions import load
 from device import pretended
 from device.pretended import device, waits
-from paperwalk import corpora, generation
-from paperwalk.generation import generate, sequence_log_probs
+from paperwalk.data import corpora
+from paperwalk.generation import generate, prefixes, sequence_log_probs
 from paperwalk.kernels import astar
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from paperwalk.pairs import Pair
+from paperwalk.papers.rest.pairs import Pair
 from paperwalk.training import TrainConfig, TrainingError, train
 from training.tiny import Tiny, loss_fn, micro_batches
 
@@ -173,7 +173,7 @@ HOW = {
 
 def generated(kind, method, steps):
     """Continuations on the device are those of the CPU; steps: "eager", or "fixed", of the shapes that are recorded."""
-    generation.RECORDED_ON = (pretended.NAME,) if steps == "fixed" else ()
+    prefixes.RECORDED_ON = (pretended.NAME,) if steps == "fixed" else ()
     torch.manual_seed(0)
     if kind == "decoder":
         model, ends = Decoder(DecoderConfig(20, 16, 2, 4, 2, 32, 40)), {}

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from paperwalk import generation
+from paperwalk.generation import prefixes
 
 
 class Meter(TorchDispatchMode):
@@ -70,11 +70,11 @@ def of_generation(config, rows, prompt, new, lengths=None):
     choosing = 32 * config.vocab_size  # a row's logits, probabilities and their float64 sums, and a copy of each
     lengths = torch.as_tensor([new] if lengths is None else lengths)
     longest, most, kept = prompt + new, 0, rows
-    capacity = min(prompt + generation.RECORDED_CACHE_STEP, longest)
+    capacity = min(prompt + prefixes.RECORDED_CACHE_STEP, longest)
     while True:
         most = max(most, kept * (1.5 * capacity * per_token + choosing))  # keys are copied, then values
         if capacity >= longest or kept == 0:
             return most
         live = rows * (lengths > capacity - prompt).double().mean().item()
-        kept = live if live <= generation.RECORDED_COMPACT_AT * kept else kept
-        capacity = min(longest, capacity + max(generation.RECORDED_CACHE_STEP, capacity // 4))
+        kept = live if live <= prefixes.RECORDED_COMPACT_AT * kept else kept
+        capacity = min(longest, capacity + max(prefixes.RECORDED_CACHE_STEP, capacity // 4))

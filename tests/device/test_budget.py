@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from paperwalk import plan, runs
+from paperwalk import costs, runs
 from paperwalk.gpu import runner
 from paperwalk.runs.parameters import profile_file
 
@@ -55,8 +55,8 @@ def searchformer(v):
 
 def operations(chapter, values):
     """Of one update of the chapter's main arm."""
-    training = plan.TRAININGS[chapter](values)
-    return plan.count(training, 1).flops * training.rows
+    training = costs.training_of(chapter, values)
+    return costs.count(training, 1).flops * training.rows
 
 
 @pytest.mark.parametrize("updates", [goldfish, transformer_fam, rest, searchformer], ids=lambda f: f.__name__)
@@ -66,9 +66,9 @@ def test_three_minutes(updates):
     probe = json.loads((runs.ROOT / "benchmarks/gpu/2026-11-26-h200/probe.json").read_text())
     counted = updates(values)
     number = sum(n for n, _, _ in counted)
-    launches = sum(n * more for n, more, _ in counted) * plan.count(plan.TRAININGS[chapter](values), 1).launches
+    launches = sum(n * more for n, more, _ in counted) * costs.count(costs.training_of(chapter, values), 1).launches
     flops = sum(n * more for n, _, more in counted) * operations(chapter, values)
-    by_launches, by_flops = launches / plan.LAUNCH_RATE, flops / probe["bf16_TFLOP_a_second"] / 1e12
+    by_launches, by_flops = launches / costs.LAUNCH_RATE, flops / probe["bf16_TFLOP_a_second"] / 1e12
     assert 20 < by_launches <= SECONDS / len(runner.SEEDS)
     assert by_flops < by_launches / 5  # which is why operations are not added
     said = (

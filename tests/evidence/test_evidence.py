@@ -159,11 +159,37 @@ def test_unreadable_criteria(criterion):
         evidence.meets(criterion, 1.0)
 
 
-@pytest.mark.parametrize("change", [{"scales": ["moon"]}, {"typo": 1}, {"criterion": None}, {"kind": "hope"}])
-def test_incomplete_claims_are_named(root, change):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scales": ["moon"]}, "scales = ['moon']: must be 'laptop' or 'gpu'; 'moon' is not"),
+        ({"scales": []}, "scales = []: must be among laptop, gpu"),
+        ({"typo": 1}, "missing or unknown: typo"),
+        ({"criterion": None, "typo": 1}, "missing or unknown: criterion, typo"),
+        ({"criterion": "about 1"}, "criterion 'about 1': must be like '>= 0.4' or '-0.03 .. 0.03'"),
+        ({"kind": "hope"}, "kind = 'hope': must be 'claim', 'question' or 'demonstration'"),
+        ({"claim": 3}, "claim = 3: must be text"),
+        ({"not_attempted": "no data"}, "missing or unknown: criterion, metric, scales"),
+    ],
+)
+def test_incomplete_claims_are_named(root, change, message):
     entry = {key: value for key, value in (MEASURED | change).items() if value is not None}
     (root / "book/demo/claims.yml").write_text(yaml.safe_dump([entry]))
-    with pytest.raises(EvidenceError, match="low"):
+    with pytest.raises(EvidenceError) as caught:
+        evidence.claims("demo", root)
+    assert str(caught.value) == f"claims.yml: 'low': {message}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([SKIPPED, MEASURED, SKIPPED], "claims.yml: 'far': stands twice"),
+        ([SKIPPED, "low"], "claims.yml: 'low': must be a mapping of names, is 'low'"),
+    ],
+)
+def test_a_list_that_is_no_list_of_different_claims_is_refused(root, entries, message):
+    (root / "book/demo/claims.yml").write_text(yaml.safe_dump(entries))
+    with pytest.raises(EvidenceError, match=message):
         evidence.claims("demo", root)
 
 

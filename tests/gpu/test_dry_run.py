@@ -66,7 +66,7 @@ def test_nothing_fails_within_six_minutes(walk):
     assert walk.done.returncode == 0, walk.done.stdout + walk.done.stderr + logs
     assert walk.seconds < 360
     states = {box["box"]: box["state"] for box in json.loads((walk.out / "summary.json").read_text())["boxes"]}
-    wanted = {f"chapter:{chapter}:0" for chapter in runner.CHAPTERS} | {"probe", "tests", "bench:mask"}
+    wanted = {f"chapter:{chapter}:0" for chapter in runner.chapters()} | {"probe", "tests", "bench:mask"}
     assert states == dict.fromkeys(wanted, "done")
 
 
@@ -95,7 +95,7 @@ def alike(one, other, where=""):
         assert one == (pytest.approx(other, rel=1e-3, abs=1e-4) if isinstance(one, float) else other), where
 
 
-@pytest.mark.parametrize("chapter", runner.CHAPTERS)
+@pytest.mark.parametrize("chapter", runner.chapters())
 def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
     """The same code, parameters and figures as `runs.execute` gives, which papermill runs."""
     plain = evidence.read(walk.out / "all" / "results" / f"{chapter}-ci-seed0.json")
@@ -109,7 +109,7 @@ def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
         alike(plain[part], jupyter[part])
 
 
-@pytest.mark.parametrize("chapter", runner.CHAPTERS)
+@pytest.mark.parametrize("chapter", runner.chapters())
 def test_each_arm_is_in_the_journal(walk, chapter):
     rows = runner.read_journal(walk.out / "all" / "journal" / f"chapter-{chapter}-0.jsonl")
     done = total = 0

@@ -109,8 +109,8 @@ def test_a_first_seed_of_each_chapter_runs_alone_and_first(tmp_path, monkeypatch
     monkeypatch.setattr(runs.parameters, "has_cuda_device", lambda: True)
     parts = [[box.name for box in part] for part in runner.stages(tmp_path, False, ["chapter"])]
     first, *rest = runner.SEEDS
-    alone = [[f"chapter:{chapter}:{first}"] for chapter in runner.CHAPTERS]
-    assert parts == alone + [[f"chapter:{chapter}:{seed}" for seed in rest] for chapter in runner.CHAPTERS]
+    alone = [[f"chapter:{chapter}:{first}"] for chapter in runner.chapters()]
+    assert parts == alone + [[f"chapter:{chapter}:{seed}" for seed in rest] for chapter in runner.chapters()]
 
 
 def test_a_journal_goes_on_after_half_a_line(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from paperwalk.gpu import runner
-runner.CHAPTERS, runner.BENCHMARKS = ("demo",), ("mask",)
+runner.BENCHMARKS = ("mask",)
 sys.exit(runner.run_all(5, Path(sys.argv[1]), ["demo"], True, stage=Path(sys.argv[2])))
 """
 
@@ -281,8 +281,8 @@ def test_a_failing_cell_is_named(tmp_path):
 
 
 ARMS = (
-    """from joblib import Parallel, delayed
-squares, doubles = "of before", {}
+    """from paperwalk.experiment import Experiment
+experiment, squares, doubles = Experiment("demo", globals()), "of before", {}
 """,
     """def tell(n):
     return n
@@ -290,8 +290,7 @@ def arm(n):
     if n == 1:
         raise ValueError("no square today")
     return n, n * n
-jobs = Parallel(2, return_as="generator")(delayed(arm)(n) for n in range(4))
-squares = dict(runs.progress(jobs, 4, "arms"))
+squares = dict(experiment.map(arm, range(4), "arms"))
 """,
     """for n, _ in runs.progress(squares.items(), 4, "of squares"):
     pass

@@ -10,6 +10,7 @@ import pytest
 
 from paperwalk.kernels import astar as A
 from paperwalk.kernels.astar import naive
+from paperwalk.papers.searchformer.plans import check_plan
 
 PAPER = A.Maze(3, (0, 2), (1, 0), ((1, 2), (2, 0)))  # figure 1
 PAPER_TRACE = (
@@ -190,7 +191,7 @@ def test_sokoban_follows_the_rule():
         assert len(board.walls) == 24 + 2 and len(one.prompt) == 3 * (1 + 2 + 2 + 26)
         assert all(2 <= c <= 4 for box in board.boxes for c in box)
         assert board == A.Sokoban.from_prompt(one.prompt, 7)
-        assert A.check_plan(board, one.plan).verdict == "optimal"
+        assert check_plan(board, one.plan).verdict == "optimal"
 
 
 def test_bulk_ids_are_the_tokens():
@@ -430,7 +431,7 @@ def test_traces_of_another_maze_are_invalid():
     ],
 )
 def test_check_plan_of_a_maze(plan, verdict, reason):
-    found = A.check_plan(PAPER, plan.split())
+    found = check_plan(PAPER, plan.split())
     assert found.verdict == verdict and reason in found.reason
 
 
@@ -448,7 +449,7 @@ def test_check_plan_of_a_maze(plan, verdict, reason):
 )
 def test_check_plan_of_sokoban(cells, verdict, reason):
     plan = [token for cell in cells.split() for token in ("plan", *cell)]
-    found = A.check_plan(ROOM, plan)
+    found = check_plan(ROOM, plan)
     assert found.verdict == verdict and reason in found.reason
 
 
@@ -456,11 +457,11 @@ def test_check_plan_of_sokoban(cells, verdict, reason):
 def test_mutated_plans_are_rejected(domain, size):
     for one in A.generate(domain, size, 60, 3):
         rows = [one.plan[i : i + 3] for i in range(0, len(one.plan), 3)]
-        assert A.check_plan(one.layout, one.plan).verdict == "optimal"
+        assert check_plan(one.layout, one.plan).verdict == "optimal"
         shifted = [[word, str((int(x) + 1) % size), y] for word, x, y in rows]
         middle = len(rows) // 2
         for wrong in (shifted, rows[1:], rows[:-1], rows[:middle] + rows[middle + 1 :], rows[::-1], [*rows, ["eos"]]):
-            assert A.check_plan(one.layout, [token for row in wrong for token in row]).verdict == "invalid"
+            assert check_plan(one.layout, [token for row in wrong for token in row]).verdict == "invalid"
 
 
 # Arguments

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from models import fam_naive
-from paperwalk.models.baselines import RecurrentMemoryTransformer
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.fam import FAMConfig, TransformerFAM
+from paperwalk.papers.transformer_fam.baselines import RecurrentMemoryTransformer
 
 V = 37
 SIZES = dict(vocab_size=V, d_model=24, n_layers=2, n_heads=3, d_ff=20, block_size=5, memory_segments=1, fam_length=2)

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from paperwalk import corpora
+from paperwalk.data.fetch import CorpusError
 from paperwalk.generation import generate
 from paperwalk.models import pretrained
 
@@ -19,7 +19,7 @@ TEXT = (
 def smollm2():
     try:
         return pretrained.load_smollm2()
-    except corpora.CorpusError as error:
+    except CorpusError as error:
         if os.environ.get("PAPERWALK_STRICT") == "1":
             raise
         pytest.skip(str(error))

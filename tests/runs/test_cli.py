@@ -9,8 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from paperwalk import __main__ as cli
-from paperwalk import runs
+from paperwalk import runs, values
 
 
 def paperwalk(book, *arguments):
@@ -49,12 +48,12 @@ def outputs(file):
         (["run", "demo", "--sets", "seed=3"], "unrecognized arguments: --sets seed=3"),
         (["run", "demo", "a\nb"], "unrecognized arguments: a b"),
         (["plan", "dmo"], "chapter = 'dmo': must be one of demo"),
-        (["plan", "demo"], "chapter = 'demo': must be one of goldfish, rest, searchformer, transformer_fam, legal_rag"),
+        (["plan", "demo"], "chapter = 'demo': must have a cell tagged `cost` or `calls` to be planned"),
         (["plan", "demo", "--gpus", "0"], "gpus = '0': must be a whole number of at least 1"),
         (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
         (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),
         (["plan", "demo", "--gpu", "Z80"], "gpu = 'Z80': must be one of A100, H100, H200"),
-        (["walk"], "argument run | plan | list | refresh | new | publish | gpu-pack | gpu: invalid choice: 'walk'"),
+        (["walk"], "argument run | plan | list | refresh | new | publish | fetch | gpu-pack | gpu: invalid choice"),
         (["run"], "the following arguments are required: chapter"),
         ([], "the following arguments are required: run | plan | list | refresh | new | publish"),
     ],
@@ -70,7 +69,7 @@ def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(bo
 
 def test_set_takes_yaml_values_and_numbers_as_people_write_them():
     given = ["h=3", "lr=1e-3", "scale=-2.5E+4", "hs=[1, 2]", "bf16=true", "articles=a=b.txt", "device=cpu"]
-    assert cli._overrides(given) == {
+    assert values.overrides(given) == {
         "h": 3,
         "lr": 0.001,
         "scale": -25000.0,

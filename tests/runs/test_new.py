@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paperwalk import evidence, new, runs
+from paperwalk import evidence, runs
+from paperwalk.book import new
 
 NEW = "made_by_a_test_under_the_longest_slug_ok"  # not "demo": a reader of CONTRIBUTING.md may have one just now
 
@@ -60,7 +61,6 @@ def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
         runs.check(NEW, values | {"device": "auto"}, root=copy)
     assert set(runs.defaults(NEW, copy)) == set(runs.schema(NEW, copy))
     run(copy, *paperwalk, "run", NEW, "--profile", "ci")
-    run(copy, *paperwalk, "run", NEW, "--profile", "paper")
     run(copy, *paperwalk, "run", NEW)  # laptop: the notebook now holds its outputs
     assert runs.stale(f"book/{NEW}.ipynb", copy) is None
     board = evidence.scoreboard(copy)

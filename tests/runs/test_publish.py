@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paperwalk import publish, runs
+from paperwalk import runs
+from paperwalk.book import publish
 
 URL = "https://github.com/someone/paperwalk"
 

@@ -105,6 +105,32 @@ def test_unknown_and_missing_parameters_are_named(book):
     assert refuse(book, h=...).startswith("missing parameter 'h': ")
 
 
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ("int", "must be a mapping of names, is 'int'"),
+        ("{help: what it is}", "missing or unknown: type"),
+        ("{type: int, minimum: 1}", "missing or unknown: minimum"),
+        ("{type: integer}", "type = 'integer': must be 'int', 'float', 'str' or 'bool' or a list"),
+        ("{type: [int, str]}", "type = ['int', 'str']: must be a type, or a list of one"),
+        ("{type: int, min: [1]}", "min = [1]: must be a whole number or a number or text"),
+        ("{type: int, below: tokens}", "below = 'tokens': must name a parameter that is a number"),
+        ("{type: int, max: hs}", "max = 'hs': must name a parameter that is a number"),
+        ("{type: int, in: steps}", "in = 'steps': must name a parameter that is a list"),
+    ],
+)
+def test_a_broken_schema_is_refused_in_one_line(book, entry, message):
+    file = book / "book/demo/parameters.yml"
+    file.write_text(f"{file.read_text()}\nh: {entry}\n")  # of two entries of a name, YAML takes the last
+    assert refuse(book) == f"parameters.yml: 'h': {message}"
+
+
+@pytest.mark.parametrize("name, value", [("ks", 5), ("n_heads", "many"), ("n_heads", True)])
+def test_what_others_are_measured_by_may_be_wrong_itself(name, value):
+    with pytest.raises(runs.ParameterError, match=f"^{name} = {value!r}: must be "):
+        runs.check("goldfish", runs.defaults("goldfish") | {name: value})
+
+
 def test_cuda_is_refused_where_there_is_none(book, monkeypatch):
     monkeypatch.setattr(parameters, "has_cuda_device", lambda: False)
     assert refuse(book, device="cuda").startswith("device = 'cuda': must be auto or cpu")

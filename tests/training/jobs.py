@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from paperwalk import distributed
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.fam import FAMConfig, TransformerFAM
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from paperwalk.training import TrainConfig, TrainingError, train
+from paperwalk.training import TrainConfig, TrainingError, distributed, train
 from training.tiny import Tiny, V, loss_fn, micro_batches, noisy_loss
 
 

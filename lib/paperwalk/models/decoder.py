@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from paperwalk.models.layers import Attention, SwiGLU, rope_table
+
+if TYPE_CHECKING:
+    from paperwalk.models.seq2seq import Seq2SeqConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
-    head_dim: int | None = None
+    head_dim: int = None  # type: ignore[assignment]
 
     def __post_init__(self):
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions"):
@@ -62,7 +66,14 @@ class KVCache:
     position: int64 (1,) on the device, the slot that `store_next` fills; who calls it keeps it equal to `length`.
     """
 
-    def __init__(self, config, batch, capacity, device, dtype):
+    def __init__(
+        self,
+        config: "DecoderConfig | Seq2SeqConfig",
+        batch: int,
+        capacity: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
         shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -70,14 +81,14 @@ class KVCache:
         self.position = torch.zeros(1, device=device, dtype=torch.long)
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         return self.keys.shape[1]
 
     @property
-    def capacity(self):
+    def capacity(self) -> int:
         return self.keys.shape[3]
 
-    def store(self, layer, k, v):
+    def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write k and v (B, n_kv_heads, T, head_dim) after the filled slots; return the layer's keys and
         values (B, n_kv_heads, length + T, head_dim). `length` moves once all layers are written."""
         start, T = self.length, k.shape[2]
@@ -86,18 +97,18 @@ class KVCache:
         values.narrow(2, start, T).copy_(v)
         return keys.narrow(2, 0, start + T), values.narrow(2, 0, start + T)
 
-    def store_next(self, layer, k, v):
+    def store_next(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write k and v (B, n_kv_heads, 1, head_dim) at `position`; return all of the layer's slots, filled or not."""
         self.keys[layer].index_copy_(2, self.position, k)
         self.values[layer].index_copy_(2, self.position, v)
         return self.keys[layer], self.values[layer]
 
-    def grow(self, room):
+    def grow(self, room: int) -> None:
         """Make room for `room` more tokens a row; what is stored stays."""
         self.keys = F.pad(self.keys, (0, 0, 0, room))  # the old keys are free before the values are copied
         self.values = F.pad(self.values, (0, 0, 0, room))
 
-    def reorder(self, rows, in_place=False):
+    def reorder(self, rows: torch.Tensor, in_place: bool = False) -> None:
         """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish).
 
         in_place: the storage stays the same, which asks for as many rows as before."""
@@ -113,14 +124,14 @@ class KVCache:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, config):
+    def __init__(self, config: "DecoderConfig | Seq2SeqConfig"):
         super().__init__()
         self.attention_norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.attention = Attention(config.d_model, config.n_heads, config.n_kv_heads, config.head_dim)
         self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.feed_forward = SwiGLU(config.d_model, config.d_ff)
 
-    def forward(self, x, **attention):
+    def forward(self, x: torch.Tensor, **attention: Any) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), **attention)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -132,7 +143,10 @@ class Decoder(nn.Module):
     scaled by 1 / sqrt(2 n_layers) (Radford et al. 2019, section 2.3).
     """
 
-    def __init__(self, config):
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
@@ -154,25 +168,29 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=0.02 * scale)
 
     @property
-    def lm_head(self):
+    def lm_head(self) -> torch.Tensor:
         """The output matrix (V, D): the embedding itself when the two are tied."""
         return self.embedding.weight if self.untied_head is None else self.untied_head
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
         """Number of trained scalars, tied weights counted once."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def new_cache(self, batch, length):
+    def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty `KVCache` for `batch` rows of up to `length` tokens, on the model's device and dtype."""
         weight = self.embedding.weight
         return KVCache(self.config, batch, length, weight.device, weight.dtype)
 
-    def forward(self, ids, cache=None, padding=None):
+    def forward(
+        self, ids: torch.Tensor, cache: KVCache | None = None, padding: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); arguments as in `hidden`."""
         return F.linear(self.hidden(ids, cache, padding), self.lm_head)
 
-    def hidden(self, ids, cache=None, padding=None):
+    def hidden(
+        self, ids: torch.Tensor, cache: KVCache | None = None, padding: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Hidden states (B, T, D) after the final norm, for token ids (B, T).
 
         cache: a `KVCache`; ids then continue the tokens it holds, and are added to it.
@@ -202,7 +220,7 @@ class Decoder(nn.Module):
             cache.length = end
         return self.norm(x)
 
-    def hidden_next(self, ids, cache, padding=None):
+    def hidden_next(self, ids: torch.Tensor, cache: KVCache, padding: torch.Tensor | None = None) -> torch.Tensor:
         """As `hidden` for one token a row, ids (B, 1), by operations whose shapes and addresses stay the same from
         token to token, as a CUDA graph asks for: the cache is read whole, under a mask. `cache.position` says where the
         token stands. Checks nothing and moves neither `position` nor `length`."""

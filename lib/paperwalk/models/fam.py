@@ -10,7 +10,9 @@ therefore treat all tokens of a text at once; only the FAM, F vectors a block, i
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +46,7 @@ class FAMConfig:
     fam_length: int
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
-    stop_gradient: str | None = None
+    stop_gradient: Literal["feedback", "blocks"] | None = None
     fam_residual: bool = True
     separate_projections: bool = False
     static_query: bool = False
@@ -71,7 +73,7 @@ class FAMConfig:
             raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
 
     @property
-    def head_dim(self):
+    def head_dim(self) -> int:
         return self.d_model // self.n_heads
 
 
@@ -94,7 +96,7 @@ class FAMState:
     position: int = 0
     fresh: bool = True
 
-    def detach(self):
+    def detach(self) -> "FAMState":
         """The same state, without the graph that made it."""
         return replace(self, fam=self.fam.detach(), keys=self.keys.detach(), values=self.values.detach())
 
@@ -107,13 +109,15 @@ def _join(first, second, dim):
 class Projections(nn.Module):
     """The matrices of an attention layer: queries, keys and values in one, and the output."""
 
-    def __init__(self, config):
+    def __init__(self, config: FAMConfig):
         super().__init__()
         self.n_heads = config.n_heads
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x, rotary):
+    def forward(
+        self, x: torch.Tensor, rotary: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """x (B, T, D) -> q, k, v (B, H, T, head_dim), q and k rotated."""
         qkv = self.qkv(x).unflatten(-1, (3 * self.n_heads, -1))  # (B, T, 3 H, head_dim)
         qk, v = qkv.split((2 * self.n_heads, self.n_heads), 2)
@@ -132,15 +136,15 @@ class Span:
     n: int  # N
     complete: bool  # the pieces end their blocks
     fresh: bool  # the first FAM they read is still the prompt
-    tokens: list  # rotary positions of the tokens, (N c, 1, head_dim)
-    fam: list  # those of the FAM that each piece reads, (N, F, 1, head_dim)
+    tokens: list[torch.Tensor]  # rotary positions of the tokens, (N c, 1, head_dim)
+    fam: list[torch.Tensor]  # those of the FAM that each piece reads, (N, F, 1, head_dim)
     mask: torch.Tensor  # (N B, 1, c, M block_size + F + r + c), true where a token may read
 
 
 class FAMBlock(nn.Module):
     """One layer: attention and feed-forward of the tokens and, with the same weights, of the FAM."""
 
-    def __init__(self, config):
+    def __init__(self, config: FAMConfig):
         super().__init__()
         self.config = config
         self.attention_norm = nn.RMSNorm(config.d_model, config.norm_eps)
@@ -151,11 +155,13 @@ class FAMBlock(nn.Module):
         self.feed_forward = SwiGLU(config.d_model, config.d_ff)
 
     @property
-    def fam_attention(self):
+    def fam_attention(self) -> Projections:
         """The projections of the FAM: those of the tokens, unless it has its own."""
         return self.attention if self.separate is None else self.separate
 
-    def forward(self, x, fam, keys, values, span):
+    def forward(
+        self, x: torch.Tensor, fam: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, span: Span
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Read a span: x (B, N c, D), fam (B, F, D), keys and values (B, H, M block_size + r, head_dim).
 
         Returns what x and fam become, and all keys and values (B, H, M block_size + r + N c, head_dim).
@@ -204,13 +210,13 @@ class FAMBlock(nn.Module):
             feed_forward.down.weight,
         )
 
-    def finish(self, attention, y, residual):
+    def finish(self, attention: Projections, y: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """What attention read, y (B, T, D) -> (B, T, D): the output matrix and the feed-forward layer."""
         x = attention.out(y) + residual
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-def initialise(model, n_layers):
+def initialise(model: nn.Module, n_layers: int) -> None:
     """Draw the matrices of a model anew: normal with standard deviation 1 / sqrt(length of a row), and, where they
     write to the residual stream, 1 / sqrt(2 n_layers) of that. The fixed 0.02 of `Decoder` suits wider models.
     """
@@ -228,7 +234,7 @@ class TransformerFAM(nn.Module):
     was made from. The output matrix is the embedding. Weights start as `initialise` says.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: FAMConfig):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
@@ -238,15 +244,15 @@ class TransformerFAM(nn.Module):
         initialise(self, config.n_layers)
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
         """Number of trained scalars."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def initial_state(self, batch):
+    def initial_state(self, batch: int) -> FAMState:
         """The `FAMState` before the first token, for `batch` rows; the gradient reaches the prompt through it."""
         config, x, fam = self.config, self.prompt[None], []
         rotary = self._rotary(torch.arange(-config.fam_length, 0))
-        for block in self.blocks:
+        for block in cast(Iterable[FAMBlock], self.blocks):
             q, k, v = block.fam_attention(block.attention_norm(x), rotary)  # (1, H, F, head_dim)
             y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (1, F, D)
             x = block.finish(block.fam_attention, y, x)
@@ -254,7 +260,7 @@ class TransformerFAM(nn.Module):
         nothing = self.prompt.new_zeros(config.n_layers, batch, config.n_heads, 0, config.head_dim)
         return FAMState(torch.stack(fam), nothing, nothing)
 
-    def forward(self, ids, state=None):
+    def forward(self, ids: torch.Tensor, state: FAMState | None = None) -> tuple[torch.Tensor, FAMState]:
         """Logits (B, T, V) of the token after each of ids (B, T), and the `FAMState` after the last of them.
 
         state: what an earlier call returned; ids then continue what it read, from any place within a block.
@@ -264,7 +270,7 @@ class TransformerFAM(nn.Module):
         x, state = self.hidden(ids, state)
         return F.linear(x, self.embedding.weight), state
 
-    def hidden(self, ids, state=None):
+    def hidden(self, ids: torch.Tensor, state: FAMState | None = None) -> tuple[torch.Tensor, FAMState]:
         """As `forward`, with the states (B, T, D) after the final norm instead of logits."""
         self._check(ids, state)
         state = self.initial_state(len(ids)) if state is None else state

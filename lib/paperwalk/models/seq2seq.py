@@ -7,7 +7,9 @@ rotary positions are relative and softmax averages.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -62,11 +64,11 @@ class Seq2SeqConfig:
             raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
 
     @property
-    def head_dim(self):
+    def head_dim(self) -> int:
         return self.d_model // self.n_heads
 
     @property
-    def n_kv_heads(self):
+    def n_kv_heads(self) -> int:
         return self.n_heads
 
 
@@ -82,10 +84,10 @@ class Memory:
     values: tuple[torch.Tensor, ...]
     mask: torch.Tensor | None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys[0])
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: torch.Tensor) -> "Memory":
         """The memory of the sources rows (LongTensor) alone."""
         mask = None if self.mask is None else self.mask[rows]
         return Memory(tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values), mask)
@@ -94,7 +96,7 @@ class Memory:
 class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + cross(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, config):
+    def __init__(self, config: Seq2SeqConfig):
         super().__init__()
         self.attention_norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.attention = Attention(config.d_model, config.n_heads, config.n_kv_heads, config.head_dim)
@@ -103,7 +105,9 @@ class DecoderBlock(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.feed_forward = SwiGLU(config.d_model, config.d_ff)
 
-    def forward(self, x, k, v, source_mask, **attention):
+    def forward(
+        self, x: torch.Tensor, k: torch.Tensor, v: torch.Tensor, source_mask: torch.Tensor | None, **attention: Any
+    ) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), **attention)
         x = x + self.cross(self.cross_norm(x), k, v, source_mask)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -116,7 +120,10 @@ class Seq2Seq(nn.Module):
     uniform within 1 / sqrt(width of the input).
     """
 
-    def __init__(self, config):
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __init__(self, config: Seq2SeqConfig):
         super().__init__()
         self.config = config
         V, D = config.vocab_size, config.d_model
@@ -133,20 +140,22 @@ class Seq2Seq(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     @property
-    def lm_head(self):
+    def lm_head(self) -> torch.Tensor:
         """The output matrix (V, D)."""
         return self.head.weight
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
         """Number of trained scalars."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def new_cache(self, batch, length):
+    def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty `KVCache` for `batch` targets of up to `length` tokens, on the model's device and dtype."""
         return KVCache(self.config, batch, length, self.lm_head.device, self.lm_head.dtype)
 
-    def forward(self, source, target, source_padding=None):
+    def forward(
+        self, source: torch.Tensor, target: torch.Tensor, source_padding: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits (R, T, V) of the token after each of target (R, T); source (B, S) as in `encode`.
 
         R is a multiple of B: R/B targets in a row belong to one source, which is encoded once. Padding on the
@@ -154,7 +163,7 @@ class Seq2Seq(nn.Module):
         """
         return self.head(self.hidden(target, self.encode(source, source_padding)))
 
-    def encode(self, source, padding=None):
+    def encode(self, source: torch.Tensor, padding: torch.Tensor | None = None) -> Memory:
         """The `Memory` of source (B, S), token ids.
 
         padding: LongTensor (B,), how many tokens on the right of each row are padding; nothing reads them.
@@ -173,10 +182,10 @@ class Seq2Seq(nn.Module):
         for block in self.encoder:
             x = block(x, cos=cos, sin=sin, mask=mask)
         x = self.encoder_out(self.encoder_norm(x))
-        keys, values = zip(*(block.cross.keys_values(x) for block in self.decoder))
+        keys, values = zip(*(block.cross.keys_values(x) for block in cast(Iterable[DecoderBlock], self.decoder)))
         return Memory(keys, values, mask)
 
-    def hidden(self, target, memory, cache=None):
+    def hidden(self, target: torch.Tensor, memory: Memory, cache: KVCache | None = None) -> torch.Tensor:
         """Hidden states (R, T, D) after the final norm, for target (R, T) read with the `Memory` of B sources.
 
         R is a multiple of B, as in `forward`. cache: a `KVCache`; the target then continues the tokens it
@@ -203,7 +212,7 @@ class Seq2Seq(nn.Module):
             cache.length = end
         return self.decoder_norm(x)
 
-    def hidden_next(self, target, memory, cache):
+    def hidden_next(self, target: torch.Tensor, memory: Memory, cache: KVCache) -> torch.Tensor:
         """As `hidden` for one token a row, target (R, 1), with shapes that stay the same: see `Decoder.hidden_next`."""
         at = cache.position  # (1,)
         mask = (torch.arange(cache.capacity, device=target.device) <= at)[None]  # (1, S)

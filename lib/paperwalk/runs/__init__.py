@@ -3,11 +3,11 @@
 A chapter is a notebook `book/<chapter>.ipynb` and a folder `book/<chapter>/` of the same name that holds its
 parameters.yml, profiles, claims and results. Tags say what a notebook's cell is for: `parameters` (plain
 assignments of the laptop's values), `setup` (imports and light definitions), `report` (only reads results
-files and claims); all other code measures. Functions take the repository's root; the default is the one that
-this package lies in.
+files and claims); all other code measures. `cost` and `calls` tell `paperwalk.costs` what a run takes. Functions
+take the repository's root; the default is found as PAPERWALK_ROOT or the folders upwards say.
 """
 
-from paperwalk.runs.execution import checkpoint_dir, execute, identity, locked, progress, work_dir
+from paperwalk.runs.execution import checkpoint_dir, execute, identity, locked, progress, refuse_dry_run, work_dir
 from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, measured_hash, write_atomically
 from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
@@ -49,6 +49,7 @@ __all__ = [
     "progress",
     "promote",
     "refresh",
+    "refuse_dry_run",
     "reported_hash",
     "run_name",
     "schema",

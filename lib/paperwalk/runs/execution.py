@@ -27,7 +27,15 @@ from paperwalk.runs.files import (
     tags_of,
     write_atomically,
 )
-from paperwalk.runs.parameters import notebook_path, profile_file, profile_values, run_name, validate
+from paperwalk.runs.parameters import (
+    ParameterError,
+    defaults,
+    notebook_path,
+    profile_file,
+    profile_values,
+    run_name,
+    validate,
+)
 
 TIMEOUT = 3600  # seconds that one cell may take
 
@@ -50,13 +58,8 @@ def identity(chapter: str, parameters: dict, root=None) -> str:
     """
     text = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
     library = Path(__file__).parents[1]
-    for file in sorted(
-        [
-            *library.glob("kernels/**/*.py"),
-            *library.glob("models/*.py"),
-            *map(library.joinpath, ("training.py", "checkpoints.py", "distributed.py", "generation.py")),
-        ]
-    ):
+    rooms = ("kernels", "models", "training", "generation", f"papers/{chapter}")
+    for file in sorted(file for room in rooms for file in library.glob(f"{room}/**/*.py")):
         text += file.read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -104,6 +107,7 @@ def execute(
     a cell fails or another process runs the same: Interrupted where the kernel was killed or the disk is full.
     """
     injected = validate(chapter, profile, seed, overrides, root=root)
+    refuse_dry_run(chapter, defaults(chapter, root) | injected)
     source = notebook_path(chapter, root)
     try:
         folder = work_dir(chapter, profile, seed, root, overrides)
@@ -112,6 +116,16 @@ def execute(
     except OSError as error:  # of this process; a cell's own is told below
         raise Interrupted(f"{chapter} {profile} seed {seed}: {in_words(error)}") from error
     return folder / source.name
+
+
+def refuse_dry_run(chapter: str, parameters: dict) -> None:
+    """Raises ParameterError where `dry_run` is true: what such a profile would cost is counted, and nothing is run."""
+    if parameters.get("dry_run") is True:
+        profile = parameters["profile"]
+        raise ParameterError(
+            f"dry_run = true: {chapter} at {profile} is costed, not run (python -m paperwalk plan {chapter} "
+            f"--profile {profile}); --set dry_run=false runs it"
+        )
 
 
 def _run_papermill(source, executed, injected, overrides, timeout, root):

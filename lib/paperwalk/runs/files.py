@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 
-# The environment variable PAPERWALK_ROOT names another root than the one this package lies in.
-ROOT = Path(os.environ.get("PAPERWALK_ROOT") or Path(__file__).parents[3]).resolve()
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -21,9 +19,51 @@ class Interrupted(RunError):
     """A run ended for a cause outside its code, a killed kernel or a full disk: it may go better the next time."""
 
 
+class _NoBook:
+    """Stands in for ROOT where no book was found: what needs the root raises ParameterError, and importing does not."""
+
+    def __init__(self, why):
+        self._why = why
+
+    def _refuse(self, *_):
+        from paperwalk.runs import ParameterError
+
+        raise ParameterError(self._why)
+
+    __truediv__ = __fspath__ = __str__ = _refuse
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._refuse()
+
+
+def _find_root():
+    """The folder that PAPERWALK_ROOT names, else the book around the current folder, else the one around this file."""
+    if named := os.environ.get("PAPERWALK_ROOT"):
+        root = Path(named).resolve()
+        return root if (root / "book").is_dir() else _NoBook(f"PAPERWALK_ROOT = {named!r}: must be a folder with book/")
+    places = [*_upwards(), Path(__file__).resolve().parents[3]]
+    found = (place for place in places if (place / "_toc.yml").is_file() and (place / "book").is_dir())
+    missing = "no book (_toc.yml and book/) was found here or above: go into a checkout, or set PAPERWALK_ROOT=FOLDER"
+    return next(found, None) or _NoBook(missing)
+
+
+def _upwards():
+    """The current folder and those above it; none where it has been removed."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return []
+    return [here, *here.parents]
+
+
+ROOT: Path = _find_root()
+
+
 def resolve_root(root) -> Path:
-    """The repository's root: the one given, or for None the default."""
-    return ROOT if root is None else Path(root).resolve()
+    """The repository's root: the one given, or for None the default. Raises ParameterError where there is none."""
+    return Path(ROOT if root is None else root).resolve()
 
 
 def read_notebook(notebook) -> dict:

@@ -19,7 +19,8 @@ from paperwalk.runs.files import (
 )
 from paperwalk.runs.parameters import chapters, defaults, notebook_path, read_mapping
 
-DRAWN_BY = ("evidence", "figures", "prose", "self_test", "tables")  # modules that make what report cells show
+DRAWN_BY = ("evidence", "show")  # rooms that make what report cells show, and the chapter's own
+SOURCES = (".py", ".css", ".js", ".html")
 
 
 def notebooks(root=None) -> list[Path]:
@@ -48,9 +49,11 @@ def reported_hash(notebook, root=None) -> str:
     root = resolve_root(root)
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
     digest.update(" ".join(cited(notebook)).encode())
-    for module in DRAWN_BY:
-        digest.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
-    known = chapters(root)
+    library, known = Path(__file__).parents[1], chapters(root)
+    own = f"papers/{Path(notebook).stem}" if Path(notebook).stem in known else "papers"
+    sources = (file for room in (*DRAWN_BY, own) for file in library.glob(f"{room}/**/*"))
+    for file in sorted(file for file in sources if file.suffix in SOURCES):
+        digest.update(file.read_bytes())
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter
         for file in [*folder.glob("claims.yml"), *folder.glob("self_test.yml"), *sorted(folder.glob("results/*.json"))]:

@@ -10,6 +10,7 @@ standard input is closed, so that no run outlives who started it.
 import ast
 import json
 import os
+import re
 import signal
 import symtable
 import sys
@@ -18,26 +19,24 @@ import time
 import traceback
 import types
 
-import joblib
-from joblib import delayed
-
-from paperwalk.runs.execution import Guarded, checkpoint_dir, environment, locked
+from paperwalk.runs.execution import checkpoint_dir, environment, locked, refuse_dry_run
 from paperwalk.runs.files import RunError, code_cells, measured_hash, resolve_root, tags_of
 from paperwalk.runs.parameters import defaults, notebook_path, validate
 
 LEFT_OUT = {"report", "injected-parameters"}
+WRITES = re.compile(r"\b(experiment|evidence)\.write\(")
 
 
 def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> list[dict]:
     """Runs the cells that measure, as the program's own module; one {cell, seconds, first_line} each. It changes
-    `__main__` and joblib, so it is for a process of its own.
+    `__main__`, so it is for a process of its own.
 
     Functions of the cells can be sent to other processes: they are those of `__main__`. Raises ParameterError before
     anything runs, and at the end RunError naming the first cell that failed, if one did, and how many did after it.
     """
     injected = validate(chapter, profile, seed, overrides, root=root)
+    refuse_dry_run(chapter, defaults(chapter, root) | injected)
     notebook = notebook_path(chapter, root)
-    joblib.delayed = lambda function: delayed(Guarded(function))  # when one arm fails, the others beside it end first
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     stand_in_for_jupyter()
@@ -49,13 +48,14 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
             PAPERWALK_ROOT=str(resolve_root(root)),
             PAPERWALK_CODE=measured_hash(notebook),
             PAPERWALK_CLOCKS=f"{time.time()} {time.monotonic()}",
+            PAPERWALK_GUARDED="1",  # when one arm fails, the others beside it end first
         ),
     ):
         for number, cell in enumerate(code_cells(notebook), 1):
             if tags_of(cell) & LEFT_OUT:
                 continue
             start, first_line = time.monotonic(), cell["source"].strip().split("\n")[0][:60]
-            if failed and "evidence.write(" in cell["source"]:
+            if failed and WRITES.search(cell["source"]):
                 print(f"cell {number}: left out, for without the cells that failed there are no results", flush=True)
                 continue
             before = {name: id(value) for name, value in module.__dict__.items()}

@@ -5,23 +5,19 @@
 
 from .api import Trace, Traces, astar, count_suboptimal, generate, search_lengths, solve, split
 from .layouts import Maze, Sokoban, vocabulary
-from .plans import PlanCheck, check_plan, optimal_steps
 from .validity import FAULTS, Validity, is_valid_trace
 
 __all__ = [
     "FAULTS",
     "Maze",
-    "PlanCheck",
     "Sokoban",
     "Trace",
     "Traces",
     "Validity",
     "astar",
-    "check_plan",
     "count_suboptimal",
     "generate",
     "is_valid_trace",
-    "optimal_steps",
     "search_lengths",
     "solve",
     "split",

@@ -1,7 +1,7 @@
 """Batches of planning tasks with their A* traces: checked arguments, threads, and the sequence that comes back."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import pairwise
@@ -18,6 +18,7 @@ PARTS = ("prompt", "trace", "plan")
 START_AND_GOAL = 6  # tokens of a maze's prompt before its walls
 PIECE = 256  # tasks a thread takes at a time
 MOST_ATTEMPTS = 500  # draws of one task before a domain counts as used up
+Ragged = tuple[np.ndarray, np.ndarray]  # token ids of all items one after another, and the offsets between them
 
 
 class Trace(NamedTuple):
@@ -29,7 +30,7 @@ class Trace(NamedTuple):
     plan: list[str]
 
 
-class Traces(Sequence):
+class Traces(Sequence[Trace]):
     """N tasks of one domain and size: a sequence of `Trace`; a slice or an index array gives a smaller `Traces`.
 
     ids(part): the same tokens in bulk, part "prompt", "trace" or "plan": a flat int16 array of token ids (positions
@@ -38,12 +39,12 @@ class Traces(Sequence):
     cells than a side) or too_long (Sokoban); empty for tasks that were given.
     """
 
-    def __init__(self, domain, size, ragged, fate=None):
+    def __init__(self, domain: str, size: int, ragged: dict[str, Ragged], fate: dict[str, int] | None = None):
         self.domain, self.size, self.fate = domain, size, fate or {}
         self.vocabulary = vocabulary(domain, size)
         self._ragged = ragged
 
-    def ids(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+    def ids(self, part: str) -> Ragged:
         _one_of("part", part, PARTS)
         return self._ragged[part]
 
@@ -63,6 +64,9 @@ class Traces(Sequence):
             flat, offsets = self._ragged[part]
             tokens.append([self.vocabulary[k] for k in flat[offsets[i] : offsets[i + 1]]])
         return Trace(LAYOUTS[self.domain].from_prompt(tokens[0], self.size), *tokens)
+
+
+Tasks = Traces | Iterable[Maze | Sokoban]
 
 
 def generate(
@@ -99,8 +103,8 @@ def generate(
     rules = _rules(deterministic, tie_break, heuristic)
     sokoban = domain == "sokoban"
 
-    def make(indices, attempt):
-        spare = []  # buffers to write in again: memory costs most when it is touched first
+    def make(indices: np.ndarray, attempt: int) -> tuple[dict[str, Ragged], list[int], np.ndarray]:
+        spare: list[list[np.ndarray]] = []  # buffers to write in again: memory costs most when it is touched first
 
         def work(some):
             try:
@@ -110,15 +114,15 @@ def generate(
             part = indices[some.start : some.stop]
             return impl.make_tasks(sokoban, size, rules, seed, part, attempt, max_tokens, *buffers)
 
-        flats, lengths, hashes, fate = [_Flat() for _ in PARTS], [], [], 0
+        flats, pieces, hashes, fate = [_Flat() for _ in PARTS], [], [], np.zeros(4, np.int64)
         for *buffers, some_lengths, some_hashes, some_fate in _parallel(work, len(indices), threads):
             for flat, buffer, used in zip(flats, buffers, some_lengths.sum(0)):
                 flat.extend(buffer[:used], len(indices) / len(some_lengths))
             spare.append(buffers)
-            lengths.append(some_lengths)
+            pieces.append(some_lengths)
             hashes += some_hashes.tolist()
             fate += some_fate
-        lengths = np.concatenate(lengths)
+        lengths = np.concatenate(pieces)
         ragged = {part: (flat.filled, _offsets(lengths[:, j])) for j, (part, flat) in enumerate(zip(PARTS, flats))}
         return ragged, hashes, fate
 
@@ -144,7 +148,7 @@ def generate(
 
 
 def solve(
-    tasks,
+    tasks: Tasks,
     seed: int = 0,
     deterministic: bool = True,
     *,
@@ -166,8 +170,8 @@ def solve(
 
     if len(offsets) == 1:
         return Traces(domain, size, {part: (prompts, offsets) for part in PARTS})
-    traces, plans, lengths = zip(*_parallel(work, len(offsets) - 1, threads))
-    lengths = np.concatenate(lengths)
+    traces, plans, pieces = zip(*_parallel(work, len(offsets) - 1, threads))
+    lengths = np.concatenate(pieces)
     for bad, why in ((0, "must have a solution"), (-1, f"must cost less than {impl.SOKOBAN_COSTS} steps")):
         if len(found := np.flatnonzero(lengths[:, 1] == bad)):
             raise ValueError(f"tasks: task {found[0]} {why}")
@@ -200,7 +204,7 @@ def astar(
 
 
 def search_lengths(
-    tasks,
+    tasks: Tasks,
     runs: int = 64,
     seed: int = 0,
     *,
@@ -217,7 +221,7 @@ def search_lengths(
 
 
 def count_suboptimal(
-    tasks,
+    tasks: Tasks,
     seed: int = 0,
     deterministic: bool = True,
     *,
@@ -328,7 +332,7 @@ def _offsets(lengths):
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _append(ragged, other):
+def _append(ragged: Ragged, other: Ragged) -> Ragged:
     (flat, offsets), (more, more_offsets) = ragged, other
     return np.concatenate([flat, more]), np.concatenate([offsets, offsets[-1] + more_offsets[1:]])
 

@@ -81,7 +81,7 @@ class Sokoban:
         return cls(size, cells["worker"][0], tuple(cells["box"]), tuple(cells["dock"]), tuple(cells["wall"]))
 
 
-LAYOUTS = {"maze": Maze, "sokoban": Sokoban}
+LAYOUTS: dict[str, type[Maze] | type[Sokoban]] = {"maze": Maze, "sokoban": Sokoban}
 WORDS = {
     "maze": ("start", "goal", "wall", "create", "close", "plan"),
     "sokoban": ("worker", "box", "dock", "wall", "create", "close", "plan"),
@@ -114,7 +114,7 @@ def token_ids(domain: str, size: int) -> dict[str, int]:
     return {token: i for i, token in enumerate(_vocabulary(domain, size))}
 
 
-def check_size(domain, size):
+def check_size(domain: str, size: int) -> None:
     if domain not in LAYOUTS:
         raise ValueError(f"domain = {domain!r}: must be one of {', '.join(LAYOUTS)}")
     low, high = SIZES[domain]
@@ -127,7 +127,7 @@ def border(size: int) -> list[Cell]:
 
 
 def _check_cells(layout, named):
-    seen = {}
+    seen: dict[Cell, str] = {}
     for name, cell in named:
         if not (isinstance(cell, tuple) and len(cell) == 2 and all(c in range(layout.size) for c in cell)):
             raise ValueError(f"{name} = {cell!r}: must be (x, y), each from 0 to {layout.size - 1}")
@@ -141,7 +141,7 @@ def _say(named):
 
 
 def _read(prompt, words):
-    cells = {word: [] for word in words}
+    cells: dict[str, list[Cell]] = {word: [] for word in words}
     for i in range(0, len(prompt), 3):
         match list(prompt[i : i + 3]):
             case [word, x, y] if word in cells and is_number(x) and is_number(y):
@@ -151,6 +151,6 @@ def _read(prompt, words):
     return cells
 
 
-def is_number(token) -> bool:
+def is_number(token: object) -> bool:
     """Whether a token is a whole number as the vocabulary writes it: ASCII digits, no leading zero, no sign."""
     return isinstance(token, str) and token.isascii() and token.isdigit() and (token == "0" or token[0] != "0")

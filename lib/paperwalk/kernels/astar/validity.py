@@ -4,7 +4,7 @@ from math import inf
 from typing import NamedTuple
 
 from . import naive
-from .layouts import Maze, Sokoban, is_number
+from .layouts import Cell, Maze, Sokoban, is_number
 
 FAULTS = (  # of two searches that fail at the same event, the one with the later fault got further
     "syntax",  # not action, cell(s), c<g>, c<h>
@@ -151,7 +151,8 @@ def _read_maze(trace, i):
 def _read_sokoban(trace, i):
     if trace[i] not in ("create", "close"):
         return None, i
-    action, cells, i = trace[i], [], i + 1
+    action, i = trace[i], i + 1
+    cells: list[Cell] = []
     while len(cells) < 3:
         match list(trace[i : i + 3]):
             case [word, x, y] if word == ("box" if cells else "worker") and _numbers(x, y):

@@ -1,6 +1,7 @@
 """The recurrent part of TransformerFAM (Hwang et al. 2024, Algorithm 2): one layer's FAM through N blocks."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -19,7 +20,18 @@ class FAMWeights(NamedTuple):
     down: torch.Tensor
 
 
-def fam_scan(fam, own_k, own_v, rotary, weights, eps, fresh, residual=True, stop_gradient=None, query=None):
+def fam_scan(
+    fam: torch.Tensor,
+    own_k: torch.Tensor,
+    own_v: torch.Tensor,
+    rotary: Sequence[torch.Tensor],
+    weights: FAMWeights,
+    eps: float,
+    fresh: bool,
+    residual: bool = True,
+    stop_gradient: Literal["feedback", "blocks"] | None = None,
+    query: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Update a FAM with N blocks, one after the other.
 
     fam (B, F, D); own_k and own_v (N, B, H, b, head_dim): rotated keys, and values, of the blocks' tokens.

@@ -1,10 +1,27 @@
 """The scan as autograd sees it, a block at a time, with the ablations."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 import torch
 import torch.nn.functional as F
 
+if TYPE_CHECKING:
+    from paperwalk.kernels.fam_scan import FAMWeights
 
-def fam_scan(fam, own_k, own_v, rotary, weights, eps, fresh, residual=True, stop_gradient=None, query=None):
+
+def fam_scan(
+    fam: torch.Tensor,
+    own_k: torch.Tensor,
+    own_v: torch.Tensor,
+    rotary: Sequence[torch.Tensor],
+    weights: "FAMWeights",
+    eps: float,
+    fresh: bool,
+    residual: bool = True,
+    stop_gradient: Literal["feedback", "blocks"] | None = None,
+    query: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `kernels.fam_scan.fam_scan`."""
     H, head_dim = own_k.shape[2], own_k.shape[4]
     read_k, read_v = [], []

@@ -1,8 +1,11 @@
 """The scan with its gradient written out: few operations a block, and the gradient of each weight as one matrix
 product over all blocks. The scales of the norms are folded into the matrices that follow them."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
@@ -11,8 +14,21 @@ class FAMScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, fam, own_k, own_v, cos, sin, eps, fresh, attention_norm, qkv, out, feed_forward_norm, gate_up, down
-    ):
+        ctx: Any,
+        fam: Tensor,
+        own_k: Tensor,
+        own_v: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        eps: float,
+        fresh: bool,
+        attention_norm: Tensor,
+        qkv: Tensor,
+        out: Tensor,
+        feed_forward_norm: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         N, B, H, b, d = own_k.shape
         f, D = fam.shape[1:]
         to_qkv, to_gate_up = qkv * attention_norm, gate_up * feed_forward_norm
@@ -28,16 +44,14 @@ class FAMScan(torch.autograd.Function):
             gate, up = gate_and_up.chunk(2, -1)
             fam = torch.addmm(a, F.silu(gate) * up, down.T)
             saved.append((x, x_scale, q, p, y, z, z_scale, gate_and_up))
-        saved = (torch.stack(each) for each in zip(*saved))
-        ctx.save_for_backward(
-            keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *saved
-        )
+        kept = (torch.stack(each) for each in zip(*saved))
+        ctx.save_for_backward(keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *kept)
         ctx.fresh = fresh
         return fam.view(B, f, D), keys, values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_fam, grad_keys, grad_values):
+    def backward(ctx: Any, grad_fam: Tensor, grad_keys: Tensor, grad_values: Tensor) -> tuple[Tensor | None, ...]:
         keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *saved = ctx.saved_tensors
         x, x_scale, q, p, y, z, z_scale, gate_and_up = saved
         N, B, H, S, d = keys.shape
@@ -88,7 +102,7 @@ def _attention(fam, f, d):
     return attend, attend_backward
 
 
-def attend(heads, cos, sin, keys, values):
+def attend(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The FAM reads itself and a block: heads (B, F, 3, H, d), its queries, keys and values before rotation; cos and
     sin (F, 1, d); keys and values (B, H, S, d), whose first F places are filled here.
 
@@ -105,7 +119,18 @@ def attend(heads, cos, sin, keys, values):
     return q, p, y
 
 
-def attend_backward(grad_y, y, p, q, keys, values, grad_keys, grad_values, cos, sin):
+def attend_backward(
+    grad_y: Tensor,
+    y: Tensor,
+    p: Tensor,
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    grad_keys: Tensor,
+    grad_values: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Gradients of `attend`, whose results y, p and q are; grad_keys and grad_values (B, H, S, d) come from later
     readers of the keys and values. Returns the gradient of heads (B F, 3 H d), and of the scores (B H, F, S)."""
     B, H, _, d = keys.shape

@@ -4,6 +4,7 @@ program takes one head of one row. The matrix products around it stay with the v
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 KEYS = 64  # keys that a program reads at a time
 MOST_F, MOST_D = 16, 64  # sides of the largest tile that registers hold
@@ -136,7 +137,7 @@ def _attend_backward(
     tl.store(grad_heads + 2 * H * d + col, grad_v, mask=in_row)
 
 
-def fits(f, d, dtype):
+def fits(f: int, d: int, dtype: torch.dtype) -> bool:
     """Whether the kernels are for a FAM of f vectors with heads of width d.
 
     A program holds all f in one tile. Compiled for sm_80 and sm_90, tiles up to 16 x 64 stay in registers; 16 x 128 and
@@ -145,7 +146,7 @@ def fits(f, d, dtype):
     return dtype == torch.float32 and f <= MOST_F and d <= MOST_D
 
 
-def attend(heads, cos, sin, keys, values):
+def attend(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `torch_impl.attend`."""
     B, f, _, H, d = heads.shape
     S = keys.shape[2]
@@ -155,7 +156,18 @@ def attend(heads, cos, sin, keys, values):
     return q, p, y
 
 
-def attend_backward(grad_y, y, p, q, keys, values, grad_keys, grad_values, cos, sin):
+def attend_backward(
+    grad_y: Tensor,
+    y: Tensor,
+    p: Tensor,
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    grad_keys: Tensor,
+    grad_values: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
     """As `torch_impl.attend_backward`."""
     B, H, S, d = keys.shape
     f = q.shape[1]

@@ -12,7 +12,7 @@ HALF = np.uint64(32)
 PIECE = 1 << 15  # targets that a thread takes at a time
 
 
-def hash_mask(ids, k, h):
+def hash_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     rows = ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])  # (R, T)
     keep = torch.ones(rows.shape, dtype=torch.bool)
     if rows.shape[1] > h and len(rows):

@@ -9,7 +9,7 @@ FINAL = 0xD6E8FEB86659FD93 - 2**64
 TABLE_SIZE, TABLE_SEED = 1_000_003, 2971215073  # the authors' code
 
 
-def hash_mask(ids, k, h):
+def hash_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     keep = torch.ones_like(ids, dtype=torch.bool)  # (..., T)
     n = ids.shape[-1] - h  # targets with a full context
     if n <= 0:
@@ -26,16 +26,16 @@ def _high(z):
     return (z >> 32) & 0xFFFFFFFF  # logical shift
 
 
-def static_mask(ids, k, h):
+def static_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     position = torch.arange(1, ids.shape[-1] + 1, device=ids.device)
     return (position % k != 0).expand(ids.shape).clone()
 
 
-def random_mask(ids, k, h):
+def random_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     return (torch.rand(ids.shape) >= 1 / k).to(ids.device)  # CPU generator: the same draw for every device
 
 
-def released_mask(ids, k, h):
+def released_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     keep = torch.ones_like(ids, dtype=torch.bool)
     if ids.shape[-1] >= h:
         key = ids.unfold(-1, h, 1).prod(-1) % TABLE_SIZE  # (..., T-h+1); the product wraps at 64 bits

@@ -25,7 +25,7 @@ def _windows(ids, keep, length, k, h, multiplier, final, BLOCK: tl.constexpr):
     tl.store(keep + row * length + i, kept, mask=inside)
 
 
-def hash_mask(ids, k, h):
+def hash_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     rows = ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1]).contiguous()
     keep = torch.empty(rows.shape, dtype=torch.bool, device=ids.device)
     block = min(1024, triton.next_power_of_2(max(1, rows.shape[1])))

@@ -4,7 +4,9 @@ import torch
 from torch.nn import functional
 
 
-def linear_cross_entropy(hidden, weight, targets, keep=None):
+def linear_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, keep: torch.Tensor | None = None
+) -> torch.Tensor:
     logits = hidden @ weight.T  # (..., V)
     if keep is not None:
         logits, targets = logits[keep], targets[keep]

@@ -1,5 +1,7 @@
 """Loss and gradients chunk by chunk: a chunk's logits become its loss, then their own gradient, in place."""
 
+from typing import Any
+
 import torch
 
 CHUNK = {"cpu": 2**21, "cuda": 2**25}  # logits held at once: few enough for a cache, many enough for a full GPU
@@ -10,7 +12,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     chunk's logits exist, and only scaled afterwards."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets):
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             loss, d_hidden, d_weight = _chunks(hidden, weight, targets, *ctx.needs_input_grad[:2])
         ctx.save_for_backward(d_hidden, d_weight)
@@ -18,7 +20,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, d_loss):
+    def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         d_hidden, d_weight = (d if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors)
         return d_hidden, d_weight, None
 
@@ -37,11 +39,11 @@ def _chunks(hidden, weight, targets, wants_hidden, wants_weight):
         logits = part @ weight.T  # (C, V)
         losses, slope = _loss_and_slope(logits, wanted, wants_hidden or wants_weight)
         loss += losses.sum()
-        if wants_hidden:
+        if d_hidden is not None:
             torch.mm(slope, weight, out=d_hidden[start : start + step])
-        if wants_weight and slope.dtype == summed:
+        if d_weight is not None and slope.dtype == summed:
             d_weight.addmm_(slope.T, part)
-        elif wants_weight:
+        elif d_weight is not None:
             d_weight += slope.T @ part
     return loss, d_hidden, d_weight if d_weight is None else d_weight.to(weight.dtype)
 

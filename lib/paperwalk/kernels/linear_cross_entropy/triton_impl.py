@@ -33,7 +33,7 @@ def _row(logits, targets, losses, stride, n, WANTS_SLOPE: tl.constexpr, BLOCK: t
             tl.store(logits + start + columns, slope.to(logits.dtype.element_ty), mask=inside)
 
 
-def loss_and_slope_(logits, targets, wants_slope):
+def loss_and_slope_(logits: torch.Tensor, targets: torch.Tensor, wants_slope: bool) -> torch.Tensor:
     """Losses (C,) in float32 of logits (C, V); with wants_slope the logits become the losses' gradient."""
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     block = min(4096, triton.next_power_of_2(logits.shape[1]))

@@ -5,7 +5,7 @@ import torch
 from numba import njit
 
 
-def rms_norm(x, weight, eps):
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     rows = x.reshape(-1, x.shape[-1])  # (R, D)
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     _normalise(rows.contiguous().numpy(), weight.contiguous().numpy(), out.numpy(), np.float32(eps))

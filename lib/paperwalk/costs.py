@@ -1,0 +1,358 @@
+"""What a chapter would cost at a scale: counted on the real models without running them, then multiplied out.
+
+A step of training is traced with fake tensors, which have shapes and no data: torch counts the operations of its
+products and attention, forward and backward, and the most memory that is alive at once. What no count gives, the
+share of a GPU's peak that training reaches, is an assumption that the plan states.
+"""
+
+import ast
+import bisect
+import contextlib
+import csv
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from paperwalk import evidence, runs
+from paperwalk.runs.files import code_cells, resolve_root, tags_of
+from paperwalk.runs.parameters import read_mapping
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Peak bfloat16 operations a second, without sparsity, and bytes of memory: the manufacturer's data sheets.
+GPUS = {"A100": (312e12, 80e9), "H100": (990e12, 80e9), "H200": (990e12, 141e9)}
+SAMPLING_MFU = 0.05  # of the peak, while a model writes token by token: assumed
+LAUNCH_RATE = 107e3  # small operations that one thread hands to a GPU in a second: benchmarks/gpu/2026-11-26-h200
+ANSWER_RATE = 30  # tokens a second that a hosted model writes of one answer: assumed
+STATE_BYTES = 16  # a parameter: weight, gradient and AdamW's two moments, in float32
+DEFINITIONS = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef
+CHECKPOINT_BYTES = 12  # a parameter: the same without the gradient
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of a chapter's main arm at one scale.
+
+    build() -> the model; inputs(rows, longest) -> token ids of so many rows, of the mean length or the longest;
+    `loss(model, *inputs)` -> a scalar. `rows` make an update. tokens: trained on, in all. samples: texts that a Grow
+    draws; written: their tokens, over all Grows. stored: token ids of data on disk.
+    """
+
+    arm: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int, bool], tuple]
+    loss: Callable[..., torch.Tensor]
+    steps: int
+    rows: int
+    tokens: float
+    stored: float
+    samples: int = 0
+    written: float = 0
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Count:
+    """Of one step: operations (a product of n x k and k x m has 2 n k m), the most bytes alive, all state included, and
+    calls that each start something on a GPU."""
+
+    parameters: int
+    flops: int
+    peak_bytes: int
+    launches: int
+
+
+class Launches(TorchDispatchMode):
+    """Counts torch's calls that compute: all but views and those that only make room. Each is about a launch on a GPU,
+    where a fused kernel (the FAM's attention, a norm) takes the place of several."""
+
+    IDLE = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "_unsafe_view", "is_same_size")
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kind, _, name = operation._schema.name.partition("::")
+        view = any(out.alias_info and not out.alias_info.is_write for out in operation._schema.returns)
+        self.number += kind == "aten" and not view and name not in self.IDLE
+        return operation(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a plan: a figure, its unit, and how we know it."""
+
+    quantity: str
+    value: float
+    unit: str
+    how: str
+
+
+# What a chapter says of itself
+
+
+def training_of(chapter: str, values: dict, root: Path | None = None) -> Training | None:
+    """The `training(v)` of the notebook's cell tagged `cost`, at these values; None where the chapter has none.
+
+    That cell stands for itself: it imports what it needs, and only its imports and definitions are run here.
+    """
+    for cell in code_cells(runs.notebook_path(chapter, root)):
+        if "cost" in tags_of(cell):
+            tree, names = ast.parse(cell["source"]), {"__name__": "__costs__"}
+            tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
+            exec(compile(tree, f"{chapter}.ipynb", "exec"), names)
+            return names["training"](SimpleNamespace(**values))
+    return None
+
+
+def table(chapter: str, training: Callable[[SimpleNamespace], Training]) -> "pd.DataFrame":
+    """A row a profile: parameters, tokens trained on, GB of weights, gradients and moments, and GPU hours by the rule.
+
+    The rule is six operations a parameter and token, at 40 % of an H100's peak.
+    """
+    import pandas as pd
+
+    rows = {}
+    for profile in runs.profiles(chapter):
+        t = training(SimpleNamespace(**runs.profile_values(chapter, profile)))
+        with torch.device("meta"):
+            n = sum(parameter.numel() for parameter in t.build().parameters())
+        hours = (6 * n * t.tokens / 0.4 + 2 * n * t.written / SAMPLING_MFU) / GPUS["H100"][0] / 3600
+        rows[profile] = {"parameters": n, "tokens": t.tokens, "GB of state": n * STATE_BYTES / 1e9, "GPU hours": hours}
+    return pd.DataFrame(rows).T.map("{:,.3g}".format)
+
+
+def ids(rows: int, length: int) -> torch.Tensor:
+    """Token ids to count with: zeros, (rows, length)."""
+    return torch.zeros(rows, length, dtype=torch.long)
+
+
+def seq2seq_loss(model: nn.Module, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The loss of an encoder-decoder on all targets, in float32."""
+    logits = model(source, target, torch.zeros(len(source), dtype=torch.long)).flatten(0, 1).float()
+    return F.cross_entropy(logits, target.flatten(), reduction="none").sum()
+
+
+# Counting
+
+
+def count(training: Training, rows: int, longest: bool = False) -> Count:
+    """Trace one step on so many rows, all at once, of the mean length or the longest; nothing is computed.
+
+    The step is that of `paperwalk.training` on a CPU: fused AdamW, gradients set to None, autocast if the training has
+    it. Attention is counted in full, also where it is causal, as is the custom.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    custom = {
+        attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
+    with FakeTensorMode():
+        model, inputs = training.build(), training.inputs(rows, longest)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # makes the moments, which a first step lacks
+        optimizer.zero_grad(set_to_none=True)
+        memory, flops = MemTracker(), FlopCounterMode(display=False, custom_mapping=custom)
+        memory.track_external(model, optimizer, *inputs)
+        with memory, flops, Launches() as launches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+                loss = training.loss(model, *inputs)
+            loss.backward()
+            optimizer.step()
+        peak = sum(snapshot["Total"] for snapshot in memory.get_tracker_snapshot("peak").values())
+    return Count(model.n_parameters, flops.get_total_flops(), peak, launches.number)
+
+
+def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
+    """(rows, bytes): the most of an update's rows, a power of two, whose step fits `room` bytes; 0 where none does."""
+    peak = functools.cache(lambda rows: count(training, rows, longest=True).peak_bytes)
+    sizes = [2**e for e in range(training.rows.bit_length())]
+    fitting = bisect.bisect_right(sizes, room, key=peak)
+    return (sizes[fitting - 1], peak(sizes[fitting - 1])) if fitting else (0, peak(1))
+
+
+# Plans
+
+
+def plan(chapter: str, profile: str, gpu: str = "H100", mfu: float = 0.4, gpus: int = 1, root=None) -> list[Row]:
+    """The rows of a chapter's plan at a scale.
+
+    gpu: one of GPUS. mfu: share of its peak that training reaches, above 0 and at most 1. gpus: over how many the state
+    is sharded, at least 1. Raises ParameterError for these, and for a chapter or profile that is unknown or unplanned.
+    """
+    if gpu not in GPUS:
+        raise runs.ParameterError(f"gpu = {gpu!r}: must be one of {', '.join(GPUS)}")
+    if not 0 < mfu <= 1:
+        raise runs.ParameterError(f"mfu = {mfu!r}: must be a number above 0 and at most 1")
+    if gpus < 1:
+        raise runs.ParameterError(f"gpus = {gpus!r}: must be a whole number of at least 1")
+    values = runs.profile_values(chapter, profile, root)
+    runs.check(chapter, values | ({"device": "auto"} if "device" in values else {}), root=root)
+    if t := training_of(chapter, values, root):
+        return _trained(t, gpu, mfu, gpus)
+    if _cell_of_calls(chapter, root):
+        return _calls(chapter, values, root)
+    raise runs.ParameterError(f"chapter = {chapter!r}: must have a cell tagged `cost` or `calls` to be planned")
+
+
+def _trained(t, gpu, mfu, gpus):
+    peak, room = GPUS[gpu]
+    one = count(t, 1)
+    flops, state = one.flops * t.rows * t.steps, STATE_BYTES * one.parameters
+    shared = state * (1 - 1 / gpus)  # bytes of the state that lie on the other GPUs
+    rows, alive = largest_micro_batch(t, room + shared)
+    hours = (flops / mfu + 2 * one.parameters * t.written / SAMPLING_MFU) / peak / 3600
+    out = [
+        Row("parameters", one.parameters, "", "counted in the model's classes"),
+        Row("steps", t.steps, "", "the profile"),
+        Row("tokens", t.tokens, "", f"steps x rows x length: {t.arm}"),
+        Row("FLOPs", flops, "", "counted in a traced step: products and attention, forward and backward"),
+        Row(
+            "launches a step",
+            one.launches,
+            "",
+            "counted in a traced step: torch's calls that compute, in their CPU forms",
+        ),
+        Row(
+            "hours by launches",
+            one.launches * t.steps / LAUNCH_RATE / 3600,
+            "h",
+            f"at {LAUNCH_RATE:,.0f} a second, which one thread of an H200's machine reached with the smallest",
+        ),
+        Row("FLOPs by the rule", 6 * one.parameters * t.tokens, "", "six a parameter and token, for comparison"),
+    ]
+    if t.written:
+        out.append(Row("samples a Grow", t.samples, "", "sources x samples"))
+        assumed = f"in two Grows, at the length; ASSUMED: {SAMPLING_MFU:.0%} of the peak"
+        out.append(Row("tokens sampled", t.written, "", assumed))
+    assumed = f"ASSUMED: {mfu:.0%} of the {peak / 1e12:.0f} bfloat16 TFLOP/s of an {gpu}; on no GPU measured"
+    where = "on one GPU" if gpus == 1 else f"sharded over {gpus} GPUs"
+    how = f"counted: micro-batches of {rows} of {t.rows} rows, the longest; state {where}"
+    if rows == 0:
+        how = f"counted: ONE ROW DOES NOT FIT the {room / 1e9:.0f} GB of an {gpu}; state {where}"
+    out += [
+        Row("GPU-hours", hours, "h", assumed),
+        Row(
+            "days",
+            hours / gpus / 24,
+            "d",
+            f"GPU-hours over {gpus}, as if sharing lost nothing; it will take longer",
+        ),
+        Row(
+            "state a GPU",
+            state / gpus / 1e9,
+            "GB",
+            f"weights, gradients, AdamW's moments, 16 bytes a parameter, {where}",
+        ),
+        Row("memory a GPU", (alive - shared) / 1e9, "GB", how),
+        Row(
+            "checkpoints", 2 * CHECKPOINT_BYTES * one.parameters / 1e9, "GB", "disk: 12 bytes a parameter, old and new"
+        ),
+        Row("data", 2 * t.stored / 1e9, "GB", "disk: token ids of two bytes each"),
+    ]
+    return out
+
+
+def _calls(chapter, values, root):
+    """A chapter that trains nothing and asks a model: its calls are drawn up, and none is made."""
+    calls, read, written, price = _drawn_up_calls(chapter, tuple(sorted(values.items())), root)
+    hours = written / ANSWER_RATE / values["workers"] / 3600
+    counted = "counted: the notebook draws up its calls, and makes none"
+    return [
+        Row("calls", calls, "", counted),
+        Row("tokens read", read, "", "counted: letters of the prompts over four"),
+        Row("tokens written", written, "", "counted: at most, the limits of all answers"),
+        Row("price", price, "", f"at most, at {values['price_in']:g} and {values['price_out']:g} a million tokens"),
+        Row("hours", hours, "h", f"ASSUMED: {ANSWER_RATE} tokens a second an answer, {values['workers']} side by side"),
+    ]
+
+
+def _cell_of_calls(chapter, root):
+    """The number of the notebook's code cell tagged `calls`, from 1; 0 where there is none."""
+    cells = enumerate(code_cells(runs.notebook_path(chapter, root)), 1)
+    return next((number for number, cell in cells if "calls" in tags_of(cell)), 0)
+
+
+@functools.lru_cache
+def _drawn_up_calls(chapter, values, root):
+    """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
+    names = {"__name__": "__costs__"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
+            if "report" not in tags_of(cell):
+                exec(compile(cell["source"], chapter, "exec"), names)
+            if "parameters" in tags_of(cell):
+                names |= dict(values)
+    return len(names["calls"]), sum(names["tokens"]), names["written"], names["price"]
+
+
+# What the paper and the evidence say
+
+
+def said(chapter: str, root=None) -> dict[str, dict]:
+    """book/<chapter>/paper_costs.yml: quantity of the plan -> {paper: number, where}; empty where there is none."""
+    file = runs.notebook_path(chapter, root).with_suffix("") / "paper_costs.yml"
+    return read_mapping(file) if file.exists() else {}
+
+
+def measured(chapter: str, root=None) -> list[str]:
+    """A line for each scale that has committed results: minutes and memory of a whole run, all arms."""
+    lines = []
+    for profile in runs.profiles(chapter, root):
+        if results := evidence.load(chapter, profile, root):
+            minutes, memory = (mean(r[key] for r in results) for key in ("wall_seconds", "peak_memory_bytes"))
+            lines.append(
+                f"{profile}: {minutes / 60:.1f} minutes and {memory / 1e9:.1f} GB, libraries and data with it, for "
+                f"all arms, mean of {len(results)} seeds on {results[0]['cores']} cores ({results[0]['device']})"
+            )
+    return lines
+
+
+def checks(root=None) -> list[dict]:
+    """benchmarks/results/plan.csv: measured steps beside what `count` predicts of them; empty where there is none."""
+    file = resolve_root(root) / "benchmarks" / "results" / "plan.csv"
+    return list(csv.DictReader(file.open(newline=""))) if file.exists() else []
+
+
+def text(chapter: str, profile: str, rows: list[Row], root=None) -> str:
+    """The plan as a table, with the paper's figures beside ours, what was measured, and what is extrapolated."""
+    paper = said(chapter, root)
+    lines = [f"{chapter} at {profile}, one seed. Nothing was run for this."]
+    lines.append(f"{'':18} {'plan':>12} {'paper':>9}  how we know")
+    for row in rows:
+        theirs = f"{paper[row.quantity]['paper']:.3g}" if row.quantity in paper and profile == "paper" else ""
+        lines.append(f"{row.quantity:18} {f'{row.value:.3g} {row.unit}'.strip():>12} {theirs:>9}  {row.how}")
+    if profile == "paper":
+        lines.append("The paper:")
+        lines += [f"  {name}: {entry['paper']:.3g}, {entry['where']}" for name, entry in paper.items()]
+        lines.append("  On anything else, hours and memory among them, our notes of the paper have no figure.")
+    lines.append("Measured:")
+    lines += [f"  {line}" for line in measured(chapter, root)]
+    if (known := checks(root)) and not _cell_of_calls(chapter, root):
+        off = lambda kind: max(abs(float(row[f"{kind}_error"])) for row in known if row[f"{kind}_error"])
+        lines.append(
+            f"  {len(known)} trainings on a CPU, {known[0]['date']}: memory at most {off('memory'):.1%} off its count, "
+            f"ratios of times at most {off('time'):.1%} off the ratio of operations"
+        )
+    if not evidence.load(chapter, profile, root):
+        lines.append("Extrapolated: all the rest. This profile has not been run.")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Real texts for the chapters, and the packages that they come from."""

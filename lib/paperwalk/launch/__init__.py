@@ -1,0 +1,1 @@
+"""Many runs of a chapter: one after another, or on a cluster."""

@@ -1,0 +1,1 @@
+"""What one chapter alone needs: a package a paper, imported by its notebook and its tests."""

@@ -1,0 +1,1 @@
+"""Goldfish loss (arXiv 2406.10209)."""

@@ -1,0 +1,1 @@
+"""Hallucination-Free? Legal RAG (arXiv 2405.20362)."""

@@ -1,0 +1,1 @@
+"""Searchformer (arXiv 2402.14083)."""

@@ -1,0 +1,1 @@
+"""TransformerFAM (arXiv 2404.09173)."""

@@ -1,0 +1,99 @@
+"""The chapter's figures over the committed results; where there are none, the axes stay empty.
+
+`results` are those of `evidence.load`, one a seed; profile: the parameters' values at their scale.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paperwalk import evidence
+from paperwalk.show import figures
+from paperwalk.show.palette import PALETTE
+
+HUE = {"fam": "green", "full": "black", "rmt": "purple", "bswa-4": "blue", "bswa-1": "sky"}
+HUE |= {"bswa-0": "orange", "xl": "vermillion"}
+ABLATIONS = ["shared", "segment", "no-residual", "separate", "stop-gradient", "static-query"]
+ABLATIONS += ["no-penalty", "rsp", "rsp-always"]
+MARKS = {32: "␣", 10: "¶", 256: "KEY"}  # beyond the mark: symbols of keys
+
+
+def seeds(results: list[dict], figure: str, arms: Iterable[str]) -> list[list[float]]:
+    """For each arm the figure's values over the seeds."""
+    return [evidence.values(results, f"{figure}.{arm}") for arm in arms]
+
+
+def seeds_at(results: list[dict], arm: str, multiples: Sequence[int]) -> np.ndarray:
+    """Accuracies of the arm on texts of so many times the longest training length, (seeds, multiples)."""
+    return np.transpose([evidence.values(results, f"at-{n}.{arm}") for n in multiples])
+
+
+def keys_named(results: list[dict], profile: dict) -> Figure:
+    """Accuracy over the length of the test text, and over the updates of training, a line each arm."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for arm, colour in HUE.items() if results else ():
+        multiples = profile["multiples"][: None if arm == "fam" else 4]
+        blocks = np.array(multiples) * profile["longest"]
+        figures.curve(axes[0], blocks, seeds_at(results, arm, multiples), arm, PALETTE[colour])
+        steps_seen = [step for step, _ in results[0]["data"]["curves"][arm]]
+        learned = [[y for _, y in r["data"]["curves"][arm]] for r in results]
+        figures.curve(axes[1], steps_seen, learned, arm, PALETTE[colour])
+    axes[0].axvline(profile["longest"], color="grey", linestyle="--")
+    axes[0].set(xscale="log", xlabel="blocks of the test text", ylabel="keys named in full", ylim=(-0.03, 1.05))
+    axes[1].set(xlabel="updates", ylim=(-0.03, 1.05))
+    axes[1].legend(fontsize="small")
+    return fig
+
+
+def ablations(results: list[dict], profile: dict) -> Figure:
+    """Bars of accuracies at the longest training length and at five times that, a row each ablation."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4.4))
+    shown = [*ABLATIONS, *(f"length-{n}" for n in profile["fam_lengths"])]
+    for ax, n, colour in zip(axes, (1, 5), ("sky", "orange")):
+        figures.bars(ax, shown, seeds(results, f"at-{n}", shown), PALETTE[colour])
+        ax.set(xlabel=f"keys named, {n * profile['longest']} blocks", xlim=(0, 1.05))
+    axes[1].set(yticklabels=[])
+    return fig
+
+
+def inside(results: list[dict]) -> Figure:
+    """With and without the penalty: norms by block and gradients by distance; and what the first seed's FAM reads."""
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), gridspec_kw={"width_ratios": (1, 1, 1.8)})
+    for ax, key in zip(axes, ("norms", "gradients")):
+        for arm, colour in (("fam", "green"), ("no-penalty", "orange")) if results else ():
+            seen = [r["data"]["inside"][arm][key] for r in results]
+            figures.curve(ax, range(1, len(seen[0]) + 1), seen, arm, PALETTE[colour])
+    if results:
+        axes[0].legend()
+        _reading(axes[2], results[0]["data"]["inside"]["fam"]["example"])
+    axes[0].set(xlabel="blocks read", ylabel="norm of a FAM vector")
+    axes[1].set(yscale="log", xlabel="blocks before the question", ylabel="norm of the gradient")
+    return fig
+
+
+def _reading(ax: Axes, example: dict) -> None:
+    """The weights of each layer's FAM vectors, a row each, on the tokens of a block."""
+    spell = lambda i: "key" if i > 257 else MARKS.get(i, chr(i) if 32 < i < 127 else "·")
+    shares = np.array(example["weights"]).reshape(-1, len(example["ids"]))  # (layers F, b)
+    ax.imshow(shares, cmap="viridis", aspect="auto", vmin=0, vmax=1)
+    rows = [f"layer {i + 1}" for i in range(len(shares))]
+    ax.set(xticks=range(len(example["ids"])), yticks=range(len(shares)), yticklabels=rows)
+    ax.set_xticklabels(map(spell, example["ids"]), fontsize="small")
+    ax.grid(visible=False)
+
+
+def book_gains(results: list[dict], profile: dict) -> Figure:
+    """What FAM gains in loss by block of the passage, without and with a memory segment."""
+    fig, ax = plt.subplots(figsize=(7, 3.2))
+    for M, colour in ((0, "green"), (1, "blue")) if results else ():
+        by_block = [r["data"]["by_block"] for r in results]
+        gain = [np.subtract(loss[f"book-bswa-{M}"], loss[f"book-fam-{M}"]) for loss in by_block]
+        figures.curve(ax, range(1, len(gain[0]) + 1), gain, f"M = {M}", PALETTE[colour])
+    ax.axhline(0, color="grey", linestyle="--")
+    ax.axvline(profile["book_blocks"] + 0.5, color="grey", linestyle=":")
+    ax.set(xlabel="block of the passage", ylabel="gained by FAM, nats a byte")
+    ax.legend()
+    return fig

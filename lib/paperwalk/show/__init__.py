@@ -1,0 +1,1 @@
+"""What pages show: figures, tables, controls, self-tests, figures in prose."""

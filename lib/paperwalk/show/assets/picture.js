@@ -1,0 +1,3 @@
+(picture, { frames }, places) => {
+  picture.innerHTML = places.reduce((inner, at) => inner[at], frames);
+}

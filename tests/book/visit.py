@@ -1,0 +1,159 @@
+"""One visit to a page of the rendered book: a browser context of its own, in which the page is loaded once."""
+
+import contextlib
+import functools
+import http.server
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from axe_playwright_python.base import AXE_SCRIPT
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+HTML = ROOT / "_build" / "html"
+PHONE, LAPTOP, PAPER = (dict(width=width, height=height) for width, height in ((390, 844), (1280, 844), (794, 1123)))
+
+# What a loaded page says of itself. `prose`: text in which roles and directives must not stand. `seconds`: from the
+# request until the page is painted and its document is complete with all deferred scripts.
+COLLECT = """() => {
+  const prose = document.querySelector("article").cloneNode(true);
+  prose.querySelectorAll("pre, code, script, style, mjx-container, .cell_input").forEach(node => node.remove());
+  const [load] = performance.getEntriesByType("navigation");
+  const painted = performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? Infinity;
+  return {
+    title: document.title,
+    prose: prose.textContent,
+    outputs: [...document.querySelectorAll(".cell_output")].map(node => node.textContent).join("\\n"),
+    links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+    mute: [...document.images].filter(image => !image.alt.trim()).map(image => image.src.slice(0, 100)),
+    broken: [...document.images].filter(image => !image.naturalWidth).map(image => image.src.slice(0, 100)),
+    formulas: document.querySelectorAll("mjx-container").length,
+    formula_sources: document.querySelectorAll(".math").length,
+    formula_errors: document.querySelectorAll("mjx-merror").length,
+    seconds: Math.max(load.domContentLoadedEventEnd, painted) / 1000,
+  };
+}"""
+# Takes focus and scrolling back, and waits until the theme has followed a change of the system's.
+REST = """async () => {
+  document.activeElement.blur();
+  window.scrollTo({ top: 0, behavior: "instant" });
+  for (let i = 0; i < 60 && document.documentElement.dataset.theme !== "light"; i++)
+    await new Promise(requestAnimationFrame);
+}"""
+# How far the page reaches beyond the window once it has stopped moving: the theme's columns slide after a resize.
+OVERFLOW = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const reach = () => document.scrollingElement.scrollWidth - window.innerWidth;
+  let last, same = 0;
+  for (let i = 0; i < 300 && same < 20; i++) {
+    await frame();
+    const now = reach();
+    same = now === last ? same + 1 : 0;
+    last = now;
+  }
+  return last;
+}"""
+# Violations of axe-core's rules that it calls serious or critical. MathJax's own markup is left to MathJax. `contrast`:
+# that rule alone, which is slow, so of texts that look alike the three longest stand for the rest; else all others.
+AXE = """async (contrast) => {
+  const moving = document.getAnimations().filter((each) => each instanceof CSSTransition);
+  await Promise.allSettled(moving.map((each) => each.finished));
+  const behind = new Map(), alike = new Map();
+  for (const node of contrast ? document.body.querySelectorAll("*") : []) {
+    const style = getComputedStyle(node);
+    const own = [style.backgroundColor, style.backgroundImage, style.opacity].join();
+    const above = behind.get(node.parentElement) ?? "";
+    behind.set(node, own === "rgba(0, 0, 0, 0),none,1" ? above : `${above};${own}`);
+    const text = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE).map((child) => child.data);
+    const length = text.join("").trim().length || Number(node.matches("input, select, textarea"));
+    if (!length || node.matches(":disabled") || node.closest("mjx-container") || !node.checkVisibility()) continue;
+    const { color, fontSize, fontWeight, textShadow } = style;
+    const look = [node.tagName, color, fontSize, fontWeight, textShadow, behind.get(node)].join();
+    alike.set(look, [...(alike.get(look) ?? []), { node, length }].sort((a, b) => b.length - a.length).slice(0, 3));
+  }
+  const context = { exclude: [["mjx-container"]] };
+  if (contrast) context.include = [...alike.values()].flat().map(({ node }) => node);
+  const rules = contrast ? { runOnly: ["color-contrast"] } : { rules: { "color-contrast": { enabled: false } } };
+  const found = await axe.run(context, { ...rules, resultTypes: ["violations"] });
+  return found.violations
+    .filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target.join(" ")}: ${html.slice(0, 120)}`));
+}"""
+
+
+class Visit:
+    """A page that was loaded, and all that it asked for and complained of since; it reaches nothing but the site."""
+
+    def __init__(self, browser, site: str, name: str, scripts: bool = True):
+        self.name, self.site = name, site
+        self.errors, self.requested, self.failed, self.finished = [], [], [], []
+        self.page = browser.new_page(viewport=LAPTOP, color_scheme="light", java_script_enabled=scripts)
+        self.page.route(re.compile(f"^(?!{self._local})"), lambda route: route.abort())
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("request", lambda request: self.requested.append(request.url))
+        self.page.on("requestfailed", lambda request: self.failed.append(request.url))
+        self.page.on("requestfinished", lambda request: self.finished.append(request))
+        self.page.on("response", lambda response: self.failed.append(response.url) if response.status >= 400 else None)
+        self.page.goto(f"{site}/{name}.html", wait_until="networkidle" if scripts else "load")
+
+    def look_around(self) -> dict:
+        """What the page holds and weighs as it was loaded, with its formulas set."""
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        sizes = [request.sizes() for request in self.finished if request.url.startswith(self.site)]
+        weight = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
+        return self.page.evaluate(COLLECT) | {"bytes": weight}
+
+    def rest(self) -> None:
+        """Takes back what a check does to the window: its size, theme, scrolling, focus, and where the mouse is."""
+        if self.page.viewport_size != LAPTOP:
+            self.page.set_viewport_size(LAPTOP)
+        self.page.emulate_media(media="screen", color_scheme="light")
+        self.page.mouse.move(0, 0)
+        self.page.evaluate(REST)
+
+    def violations(self, contrast: bool) -> list[str]:
+        """What axe-core finds in the page as it is shown now: too little contrast, or anything else."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(AXE_SCRIPT)
+        return self.page.evaluate(AXE, contrast)
+
+    def foreign(self) -> list[str]:
+        """Addresses of other machines that the page has asked for something."""
+        return [url for url in self.requested if not re.match(self._local, url)]
+
+    @property
+    def _local(self):
+        return f"{re.escape(self.site)}/|data:|blob:"
+
+
+def build() -> Path:
+    """The folder of rendered pages, built if a source is newer; by one process at a time."""
+    index = HTML / "index.html"
+    HTML.parent.mkdir(exist_ok=True)
+    with FileLock(HTML.with_suffix(".lock")):
+        sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*")]
+        if not index.exists() or index.stat().st_mtime < max(file.stat().st_mtime for file in sources):
+            command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8")
+            assert done.returncode == 0, done.stderr[-4000:]
+    return HTML
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """The address of a local server of the folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,176 @@
+"""What is to run, what is done, and how it is told: without Ray."""
+
+import itertools
+
+import pytest
+
+import small_book
+from paperwalk import runs, values
+from paperwalk.launch import cluster, many
+from small_book import measured, paperwalk, value
+
+
+def listing(book):
+    return {file: file.read_bytes() if file.is_file() else None for file in book.rglob("*")}
+
+
+def test_a_sweep_is_every_combination_with_every_seed(book):
+    sweep = {"k": [3, 4, 8], "lr": [0.1, 0.2]}
+    planned = many.plan("demo", "laptop", 2, {"steps": 5}, sweep, root=book)
+    assert [(run.parameters["k"], run.parameters["lr"], run.seed) for run in planned] == list(
+        itertools.product([3, 4, 8], [0.1, 0.2], [0, 1])
+    )
+    assert all(run.parameters["steps"] == 5 for run in planned)
+    outputs = [path for run in planned for path in (run.folder(book), run.notebook(book), run.result(book))]
+    assert len(set(outputs)) == len(outputs) == 3 * 12  # no two runs share one
+    assert str(planned[-1]) == "demo laptop seed 1 steps=5 k=8 lr=0.2"
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ({"log": "a/b"}, {"log": "a_b"}),  # the same once made fit for a file's name
+        ({"log": "x" * 200}, {"log": "x" * 199 + "y"}),
+        ({"ks": [3, 44]}, {"ks": [34, 4]}),
+        ({"k": 4}, {"k": 4, "steps": 9}),
+    ],
+)
+def test_runs_of_different_parameters_never_share_a_name(book, one, other):
+    names = {many.plan("demo", "laptop", 1, changed, {}, root=book)[0].name for changed in (one, other)}
+    assert len(names) == 2
+    assert all(len(name) < 100 and not set(name) & set("/\\ {}:'\"") for name in names)
+
+
+def test_a_profiles_own_values_are_the_profiles_run_however_they_are_given(book):
+    (run,) = many.plan("demo", "laptop", 1, {"k": 3}, {"lr": [0.1]}, root=book)
+    assert run.name == "laptop-seed0" and run.is_shown
+    assert run.result(book) == book / "book/demo/results/laptop-seed0.json"
+    (run,) = many.plan("demo", "paper", 1, {"steps": 9}, {}, root=book)
+    assert run.name == "paper-seed0" and not run.is_shown
+    (run,) = many.plan("demo", "laptop", 1, {"steps": 9}, {}, root=book)
+    assert run.result(book) == book / f"_runs/demo/results/{run.name}.json"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--sweep", "k"], "sweep = 'k': must be NAME=VALUE"),
+        (["--sweep", "k="], "sweep k = '': must be YAML values with commas between, none empty"),
+        (["--sweep", "k=3,~"], "sweep k = '3,~': must be YAML values with commas between, none empty"),
+        (["--sweep", "k=3,,4"], "sweep k = '3,,4': must be YAML values with commas between, none empty"),
+        (["--sweep", "k=3]"], "sweep k = '3]': must be YAML values with commas between, none empty"),
+        (["--sweep", "k=3", "--sweep", "k=4"], "sweep k: must be given once"),
+        (["--sweep", "k=3,4", "--set", "k=3"], "k: must be in --set or in --sweep, not in both"),
+        (["--sweep", "k=3,4,3"], "sweep k = [3, 4, 3]: must name each value once"),
+        (["--sweep", "kk=3"], "unknown parameter 'kk': allowed are device, fail, k, "),
+        (["--sweep", "k=3,400"], "k = 400: must be a whole number from 1 to 99"),
+        (["--sweep", "seed=3"], "seed = 3: must not be overridden"),
+        (["--sweep", "k=3,4", "--seeds", "501"], "seeds and sweep: must make 1000 runs at most, make 1002"),
+        (["--resources", "cpus=1"], "resources = 'cpus=1': must come with --cluster"),
+        (["--cluster", "--resources", "cores=1"], "resources 'cores': must be one of cpus, gpus, memory_gb"),
+        (["--cluster", "--resources", "cpus=-1"], "resources cpus = '-1': must be a number from 0 to below 1e6"),
+        (["--cluster", "--resources", "gpus=nan"], "resources gpus = 'nan': must be a number from 0 to below 1e6"),
+        (["--cluster", "--resources", "gpus=1.5"], "resources gpus = '1.5': must be a whole number, or a share of"),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(book, arguments, message):
+    before = listing(book)
+    done = paperwalk(book, "run", "demo", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+    assert listing(book) == before
+
+
+def test_a_sweep_takes_values_as_people_write_them():
+    given = ["k=3,4,8", "lr=1e-3,0.1", "ks=[2, 3],[4]", "log=a.txt,b c", "bf16=true,false"]
+    assert values.sweep(given) == {
+        "k": [3, 4, 8],
+        "lr": [0.001, 0.1],
+        "ks": [[2, 3], [4]],
+        "log": ["a.txt", "b c"],
+        "bf16": [True, False],
+    }
+
+
+def test_what_is_done_is_skipped_until_code_parameters_or_files_change(book):
+    options = ["run", "demo", "--sweep", "k=5,6"]
+    done = paperwalk(book, *options)
+    assert done.returncode == 0 and "\n2 done, in " in done.stdout, done.stderr
+    planned = many.plan("demo", "laptop", 1, {}, {"k": [5, 6]}, root=book)
+    assert [measured(run.result(book)) for run in planned] == [value(0, 5), value(0, 6)]
+    before = listing(book)
+    done = paperwalk(book, *options)
+    assert done.returncode == 0 and "\n2 skipped, in " in done.stdout and done.stderr == ""
+    assert listing(book) == before
+
+    run, notebook = planned[0], book / "book/demo.ipynb"
+    assert many.is_done(run, book)
+    for file, old, new, still in [
+        (notebook, "between = 1", "between = 2", False),  # measuring code
+        (book / "book/demo/claims.yml", "[]", "[ ]", True),
+        (book / "book/demo/profiles/laptop.yml", "profile: laptop", "profile: laptop\nlr: 0.3", False),
+        (run.result(book), '"seed": 0', '"seed": 1', False),
+        (run.notebook(book), "written:", "Written:", False),
+        (run.folder(book) / "done.json", "{", "", False),
+        (run.folder(book) / "done.json", "checksums", "sums", False),
+    ]:
+        content = file.read_text()
+        assert old in content
+        file.write_text(content.replace(old, new))
+        (again,) = many.plan("demo", "laptop", 1, {"k": 5}, {}, root=book)
+        assert many.is_done(again, book) == still, new
+        file.write_text(content)
+    assert many.is_done(run, book)
+
+
+def test_a_run_that_the_book_shows_is_done_again_when_its_text_changes(book):
+    (run,) = many.plan("demo", "laptop", 1, {}, {}, root=book)
+    assert paperwalk(book, "run", "demo").returncode == 0
+    assert many.is_done(run, book) and runs.stale("book/demo.ipynb", book) is None
+    (other,) = many.plan("demo", "paper", 1, {}, {}, root=book)
+    before = [many.identity(r, book) for r in (run, other)]
+    small_book.add_text(book, "# A new word")
+    after = [many.identity(r, book) for r in (run, other)]
+    assert after[0] != before[0] and after[1] == before[1]
+
+
+def test_one_failure_does_not_keep_the_others_from_running(book):
+    done = paperwalk(book, "run", "demo", "--sweep", "fail=error,never", "--seeds", "2")
+    assert done.returncode == 1
+    assert "\n2 done, 2 failed, in " in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "2 of 4 runs failed: demo laptop seed 0 fail=error; demo laptop seed 1 fail=error"
+    )
+    assert "[3/4] demo laptop seed 0: done" in done.stderr or "[3/4] demo laptop seed 0 fail=never: done" in done.stderr
+
+
+def test_a_run_asks_for_its_workers_a_gpu_where_it_needs_one_and_the_memory_measured(book):
+    (run,) = many.plan("demo", "gpu", 1, {}, {}, elsewhere=True, root=book)
+    assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
+    assert cluster.resources(run, {"gpus": 0.5, "memory_gb": 3.0}, book) == {"cpus": 2, "gpus": 0.5, "memory_gb": 3.0}
+    (book / "book/demo/results").mkdir()
+    for seed, peak in enumerate([2e9, 3e9]):
+        text = f'{{"schema": 1, "seed": {seed}, "peak_memory_bytes": {peak:.0f}}}'
+        (book / f"book/demo/results/gpu-seed{seed}.json").write_text(text)
+    assert cluster.resources(run, {}, book)["memory_gb"] == 3.0
+    (book / "book/demo/results/gpu-seed0.json").write_text("{")
+    assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
+
+
+def test_the_table_has_a_line_for_each_run(book, capsys, monkeypatch):
+    from rich.console import Console
+
+    planned = many.plan("demo", "laptop", 3, {}, {}, root=book)
+    monkeypatch.setattr(Console, "is_terminal", True)
+    events = [(planned[1], "running", "1/4 demo steps"), (planned[1], "retried", "0/4"), (planned[2], "failed", "oh")]
+    states = many.follow(planned, planned[:1], events, live=True)
+    assert [states[run][0] for run in planned] == ["skipped", "retried", "failed"]
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:3] == [
+        "demo laptop seed 0: skipped: done before; --again runs it again",
+        "demo laptop seed 1: retried at the second try or later: 0/4",
+        "demo laptop seed 2: failed: oh",
+    ]
+    assert out.splitlines()[3] == "1 skipped, 1 failed, 1 retried, in 0 s"
+    assert "running  1/4 demo steps" in err and "skipped  done before" in err

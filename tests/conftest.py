@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are slower than one
 
 from paperwalk import evidence, runs
+from paperwalk.evidence.records import device_name
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -83,7 +84,7 @@ class FaultReport:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # the run came to its end
             full = os.environ.get("PAPERWALK_FAULTS") == "full"
             content = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "counts": "full" if full else "reduced"}
-            content |= {"device": evidence._device(), **evidence.commit(runs.ROOT)}
+            content |= {"device": device_name(), **evidence.commit(runs.ROOT)}
             self.file.parent.mkdir(parents=True, exist_ok=True)
             tests = sorted(self.tests.values(), key=lambda row: (row["fault"], row["test"]))
             runs.write_atomically(self.file, json.dumps(content | {"tests": tests}, indent=1) + "\n")

@@ -426,4 +426,6 @@ def test_searchformer_player_plays_steps_and_ends(page):
 @on(*PAGES)
 def test_nothing_failed_while_the_page_was_used(visit, found):
     """After all other checks."""
-    assert visit.errors == visit.failed == visit.foreign() == []
+    assert visit.errors == []
+    assert visit.failed == []
+    assert visit.foreign() == []

@@ -78,7 +78,7 @@ AXE = """async (contrast) => {
   const context = { exclude: [["mjx-container"]] };
   if (contrast) context.include = [...alike.values()].flat().map(({ node }) => node);
   const rules = contrast ? { runOnly: ["color-contrast"] } : { rules: { "color-contrast": { enabled: false } } };
-  const found = await axe.run(context, { ...rules, resultTypes: ["violations"] });
+  const found = await axe.run(context, { ...rules, resultTypes: ["violations"], preload: false });
   return found.violations
     .filter(({ impact }) => ["serious", "critical"].includes(impact))
     .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target.join(" ")}: ${html.slice(0, 120)}`));

@@ -1,4 +1,4 @@
-"""Every notebook runs, cell by cell through nbval, chapters at ci scale; and through papermill at the paper's own."""
+"""Every notebook runs, cell by cell through nbval, chapters at ci scale; the paper's own scale is costed, not run."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import nbformat
 import pytest
 
-from paperwalk import evidence, runs
+from paperwalk import costs, evidence, runs
 
 pytestmark = pytest.mark.notebooks
 TIMEOUT = 300  # seconds a cell
@@ -21,8 +21,9 @@ def committed_state():
 @pytest.mark.parametrize("chapter", runs.chapters())
 def test_the_papers_own_scale_is_costed_by_a_dry_run(chapter):
     before = committed_state()
-    assert runs.profile_values(chapter, "paper")["dry_run"] is True
-    runs.execute(chapter, "paper", 0, timeout=TIMEOUT)
+    with pytest.raises(runs.ParameterError, match=f"dry_run = true: {chapter} at paper is costed, not run"):
+        runs.execute(chapter, "paper", 0, timeout=TIMEOUT)
+    assert {"GPU-hours", "hours"} & {row.quantity for row in costs.plan(chapter, "paper")}
     assert committed_state() == before
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 def installed(lines: list[str]) -> dict[str, set[str]]:
     """{top-level name of a module: packages installed here that bring it}, for packages that the machine lacks.
 
-    It has those of the lines, and what their versions of here need: its own versions may need something else.
+    It has those of the lines, and what their versions of here need: its own versions may need something else. A line
+    that begins with `!` names a package that it lacks all the same.
     """
     needs, modules = {}, {}
     for distribution in importlib.metadata.distributions():
@@ -22,10 +23,11 @@ def installed(lines: list[str]) -> dict[str, set[str]]:
         for file in distribution.files or []:
             if len(file.parts) > 1 or file.suffix == ".py":
                 modules.setdefault(file.parts[0].removesuffix(".py"), set()).add(name)
-    listed, more = set(), {plain(line) for line in lines if line.strip() and not line.startswith("#")}
+    lacking = {plain(line[1:]) for line in lines if line.startswith("!")}
+    listed, more = set(), {plain(line) for line in lines if line.strip() and line[0] not in "#!"}
     while more:
         listed |= more
-        more = set().union(*(needs.get(name, set()) for name in more)) - listed
+        more = set().union(*(needs.get(name, set()) for name in more)) - listed - lacking
     return {module: names for module, names in modules.items() if not names & (listed | {"paperwalk"})}
 
 

@@ -109,7 +109,7 @@ def _machine():
         except metadata.PackageNotFoundError:
             continue
     return {
-        "device": _device(),
+        "device": device_name(),
         "cores": psutil.cpu_count(),
         "python": platform.python_version(),
         "packages": versions,
@@ -117,7 +117,7 @@ def _machine():
     }
 
 
-def _device():
+def device_name():
     """Name of the GPU that this process uses, or of the processor."""
     import sys
 

@@ -13,7 +13,7 @@ export PYTHONUTF8 := 1
 MINUTES ?= 9
 OUT ?= _runs/gpu
 
-.PHONY: book test test-faults run lab gpu gpu-pack gpu-all bench serve pdf lint lock clean .venv/newest
+.PHONY: book test test-full test-faults run lab gpu gpu-pack gpu-all bench serve pdf lint lock clean .venv/newest
 
 book: .venv/installed
 	$(BIN)/python -m paperwalk refresh
@@ -21,8 +21,15 @@ book: .venv/installed
 	$(BIN)/jupyter-book build . --all -W --keep-going --quiet
 	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
 
+# Minutes; the long ones, clusters, whole builds and faults are in test-full. What the tests read is fetched first.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 --durations-min 1
+
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m paperwalk fetch
+	$(PYTEST) -m "not full"
+
+test-full: .venv/installed
+	$(PYTEST) -m full
 
 test-faults: .venv/installed
 	PAPERWALK_FAULTS=full $(BIN)/python -m pytest -m fault --fault-report=book/reliability/report.json

@@ -10,12 +10,8 @@ import pytest
 from paperwalk import runs
 
 LIBRARY = runs.ROOT / "lib" / "paperwalk"
-COMPILED = {
-    "compiled",
-    "inlined",
-    "njit",
-    "jit",
-}  # decorators of numba's and Triton's functions, which know other types
+# Decorators of numba's and Triton's functions, which know other types
+COMPILED = {"compiled", "inlined", "njit", "jit"}
 
 
 def test_mypy():

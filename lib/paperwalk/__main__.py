@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from paperwalk import evidence, runs, values
 from paperwalk.book import new, publish
@@ -14,7 +15,7 @@ from paperwalk.launch import cluster, many
 class Parser(argparse.ArgumentParser):
     """argparse with one line for an error, as for every other bad input."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise runs.ParameterError(f"{message} (see {self.prog} --help)")
 
 
@@ -59,16 +60,19 @@ def run(given: Namespace) -> None:
     run_chapter(planned, given.again, given.cluster, wanted)
 
 
-def run_chapter(planned: list[many.Run], again: bool = False, address: str | None = None, wanted: dict | None = None):
+def run_chapter(
+    planned: list[many.Run], again: bool = False, address: str | None = None, wanted: dict[str, float] | None = None
+) -> None:
     """Runs what is not done, here or on the cluster at an address; a run that the book shows takes its place there.
 
     Raises RunError when a run failed, after all have ended.
     """
     skipped = [] if again else [run for run in planned if many.is_done(run)]
     pending = [run for run in planned if run not in skipped]
-    here = address is None or not pending
-    events = many.one_by_one(pending) if here else cluster.on_ray(pending, address, wanted)
-    states = many.follow(planned, skipped, events, live=not here)
+    if address is None or not pending:
+        states = many.follow(planned, skipped, many.one_by_one(pending), live=False)
+    else:
+        states = many.follow(planned, skipped, cluster.on_ray(pending, address, wanted or {}), live=True)
     failures = {run: note for run, (state, note) in states.items() if state == "failed"}
     for run in planned:
         if run.is_shown and run not in failures:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +113,7 @@ def training_of(chapter: str, values: dict, root: Path | None = None) -> Trainin
     """
     for cell in code_cells(runs.notebook_path(chapter, root)):
         if "cost" in tags_of(cell):
-            tree, names = ast.parse(cell["source"]), {"__name__": "__costs__"}
+            tree, names = ast.parse(cell["source"]), dict[str, Any](__name__="__costs__")
             tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
             exec(compile(tree, f"{chapter}.ipynb", "exec"), names)
             return names["training"](SimpleNamespace(**values))
@@ -179,7 +179,9 @@ def count(training: Training, rows: int, longest: bool = False) -> Count:
             loss.backward()
             optimizer.step()
         peak = sum(snapshot["Total"] for snapshot in memory.get_tracker_snapshot("peak").values())
-    return Count(model.n_parameters, flops.get_total_flops(), peak, launches.number)
+    return Count(
+        sum(parameter.numel() for parameter in model.parameters()), flops.get_total_flops(), peak, launches.number
+    )
 
 
 def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
@@ -193,7 +195,9 @@ def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
 # Plans
 
 
-def plan(chapter: str, profile: str, gpu: str = "H100", mfu: float = 0.4, gpus: int = 1, root=None) -> list[Row]:
+def plan(
+    chapter: str, profile: str, gpu: str = "H100", mfu: float = 0.4, gpus: int = 1, root: Path | None = None
+) -> list[Row]:
     """The rows of a chapter's plan at a scale.
 
     gpu: one of GPUS. mfu: share of its peak that training reaches, above 0 and at most 1. gpus: over how many the state
@@ -295,7 +299,7 @@ def _cell_of_calls(chapter, root):
 @functools.lru_cache
 def _drawn_up_calls(chapter, values, root):
     """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
-    names = {"__name__": "__costs__"}
+    names = dict[str, Any](__name__="__costs__")
     with contextlib.redirect_stdout(io.StringIO()):
         for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
             if "report" not in tags_of(cell):
@@ -308,13 +312,13 @@ def _drawn_up_calls(chapter, values, root):
 # What the paper and the evidence say
 
 
-def said(chapter: str, root=None) -> dict[str, dict]:
+def said(chapter: str, root: Path | None = None) -> dict[str, dict]:
     """book/<chapter>/paper_costs.yml: quantity of the plan -> {paper: number, where}; empty where there is none."""
     file = runs.notebook_path(chapter, root).with_suffix("") / "paper_costs.yml"
     return read_mapping(file) if file.exists() else {}
 
 
-def measured(chapter: str, root=None) -> list[str]:
+def measured(chapter: str, root: Path | None = None) -> list[str]:
     """A line for each scale that has committed results: minutes and memory of a whole run, all arms."""
     lines = []
     for profile in runs.profiles(chapter, root):
@@ -327,13 +331,13 @@ def measured(chapter: str, root=None) -> list[str]:
     return lines
 
 
-def checks(root=None) -> list[dict]:
+def checks(root: Path | None = None) -> list[dict]:
     """benchmarks/results/plan.csv: measured steps beside what `count` predicts of them; empty where there is none."""
     file = resolve_root(root) / "benchmarks" / "results" / "plan.csv"
     return list(csv.DictReader(file.open(newline=""))) if file.exists() else []
 
 
-def text(chapter: str, profile: str, rows: list[Row], root=None) -> str:
+def text(chapter: str, profile: str, rows: list[Row], root: Path | None = None) -> str:
     """The plan as a table, with the paper's figures beside ours, what was measured, and what is extrapolated."""
     paper = said(chapter, root)
     lines = [f"{chapter} at {profile}, one seed. Nothing was run for this."]

@@ -24,7 +24,7 @@ class Experiment:
     Raises ParameterError as `runs.check` does.
     """
 
-    def __init__(self, chapter: str, given: Mapping[str, Any]):
+    def __init__(self, chapter: str, given: dict[str, Any]):
         self.chapter, self.p = chapter, runs.check(chapter, given, only_known=True)
         self.metrics: dict[str, dict] = {}
         self.undefined: list[str] = []

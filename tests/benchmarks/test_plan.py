@@ -8,6 +8,8 @@ import pytest
 from benchmarks import plan as benchmark
 from paperwalk import costs
 
+pytestmark = pytest.mark.full
+
 ROWS = costs.checks()
 OFF = pytest.approx
 

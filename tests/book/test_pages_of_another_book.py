@@ -8,6 +8,8 @@ import yaml
 
 from paperwalk import evidence, runs
 
+pytestmark = pytest.mark.full
+
 CHAPTERS = ["another", *runs.chapters()]
 PAGES = [page for page in runs.notebooks() if page.stem not in CHAPTERS]
 CLAIM = {"id": "first", "kind": "claim", "claim": "the sky falls", "where": "table 1", "section": "sky"}

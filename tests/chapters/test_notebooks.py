@@ -47,7 +47,10 @@ def prepared(notebook, folder):
     return copy
 
 
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+NOTEBOOKS = [pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in runs.notebooks()]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     before = committed_state()
     copy = prepared(notebook, tmp_path)

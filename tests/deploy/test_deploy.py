@@ -10,6 +10,8 @@ import yaml
 
 from paperwalk import runs
 
+pytestmark = pytest.mark.full
+
 DEPLOY = runs.ROOT / "deploy"
 SHIMS = {
     "scontrol": 'test "$*" = "show hostnames gpu[1-3]" && printf "gpu1\\ngpu2\\ngpu3\\n"',

@@ -14,6 +14,8 @@ from paperwalk import costs, runs
 from paperwalk.gpu import runner
 from paperwalk.runs.parameters import profile_file
 
+pytestmark = pytest.mark.full
+
 SECONDS = runner.SECONDS["chapter"]
 
 

@@ -6,6 +6,8 @@ Left out, because the pretended device has no addresses: checkpoints, and `bytes
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 GOLDFISH = {"hash": {}, "standard": {"strategy": None}, "released": {"strategy": "released-hash"}}
 GOLDFISH |= {"random": {"strategy": "random"}, "edited": {"canaries": "edited", "edit_every": 10}}
 SEARCHFORMER = {"trace": {}, "plan": {"kind": "plan"}, "swapped": {"kind": "swapped"}}

@@ -6,6 +6,7 @@ one, which is at its worst: no row of its ends.
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,8 @@ from paperwalk.kernels import astar
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from paperwalk.runs.parameters import profile_file
+
+pytestmark = pytest.mark.full
 
 GB, LIMIT = 1e9, 70.0
 SEEDS = len(runner.SEEDS)  # side by side

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 OPERATIONS = "add", "host first", "matmul", "in place", "cat", "embedding", "gather", "scalar index", "put", "where"
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("kept_there", [False, True], ids=["tokens counted here", "on the device"])
 def test_a_step_waits_once(apart, kept_there):

@@ -102,6 +102,7 @@ def test_papermill_killed_inside_a_cell(book, log):
     assert first == 0 and 2 <= second < 20  # the kernel lives for a second after papermill
 
 
+@pytest.mark.quick
 @pytest.mark.fault("kill -9 of the notebook's kernel", "the run ends with one line that says so; the next one goes on")
 def test_kernel_killed(book, log):
     options = ["run", "demo", "--set", f"log={log}", "--set", "pause=0.3"]
@@ -120,6 +121,7 @@ def test_kernel_killed(book, log):
 # Full and read-only disks
 
 
+@pytest.mark.quick
 @pytest.mark.fault(
     "disk full while a result is written",
     "one line says so; the old result stays, and the next run writes the new one without measuring again",

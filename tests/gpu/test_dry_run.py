@@ -20,6 +20,8 @@ import pytest
 from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
 
+pytestmark = pytest.mark.full
+
 HERE = Path(__file__).parent
 TIMED = re.compile(r"^\.(speed|stream|memory)\.|seconds")  # figures that are another machine's, or another moment's
 

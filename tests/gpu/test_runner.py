@@ -21,6 +21,8 @@ from paperwalk import evidence, runs
 from paperwalk.gpu import pack, runner
 from paperwalk.runs import plain
 
+pytestmark = pytest.mark.full
+
 
 def boxes(tmp_path, *programs, seconds=30):
     """The stage of these programs, run to its end: {name: box}."""

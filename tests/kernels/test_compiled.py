@@ -17,6 +17,8 @@ triton = pytest.importorskip("triton")
 from benchmarks import kernels  # noqa: E402
 from paperwalk.kernels.fam_scan import triton_impl as fam  # noqa: E402
 
+pytestmark = pytest.mark.full
+
 MOST_SECONDS = 60  # to compile one kernel; the slowest takes about two on a core
 LAUNCHES = kernels.reached()
 

@@ -12,6 +12,8 @@ import pytest
 from paperwalk.launch import many
 from small_book import fill, full_only, lines, measured, mounted, paperwalk, start, value, wait_for
 
+pytestmark = pytest.mark.full
+
 
 class Watch(threading.Thread):
     """Notes each version of the results files that comes to lie in a folder, by a link to it."""

@@ -9,6 +9,8 @@ from paperwalk import runs, values
 from paperwalk.launch import cluster, many
 from small_book import measured, paperwalk, value
 
+pytestmark = pytest.mark.full
+
 
 def listing(book):
     return {file: file.read_bytes() if file.is_file() else None for file in book.rglob("*")}

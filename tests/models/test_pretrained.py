@@ -9,6 +9,8 @@ from paperwalk.data.fetch import CorpusError
 from paperwalk.generation import generate
 from paperwalk.models import pretrained
 
+pytestmark = pytest.mark.full
+
 TEXT = (
     "The Apollo program landed twelve people on the Moon between 1969 and 1972; "
     "its first crewed landing, Apollo 11, touched down in the Sea of Tranquility."

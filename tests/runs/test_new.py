@@ -11,6 +11,8 @@ import pytest
 from paperwalk import evidence, runs
 from paperwalk.book import new
 
+pytestmark = pytest.mark.full
+
 NEW = "made_by_a_test_under_the_longest_slug_ok"  # not "demo": a reader of CONTRIBUTING.md may have one just now
 
 
@@ -51,7 +53,6 @@ def remove(root, *slugs):
     assert state(root) == ""
 
 
-@pytest.mark.notebooks
 def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
     paperwalk = [sys.executable, "-m", "paperwalk"]
     made = run(copy, *paperwalk, "new", NEW).splitlines()[:-1]

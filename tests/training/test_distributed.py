@@ -13,6 +13,8 @@ from paperwalk.training.distributed import DistributedError
 from training import jobs
 from training.workers import Workers
 
+pytestmark = pytest.mark.full
+
 # Fixed before the first run. Workers add the same numbers in another order: after 12 steps of AdamW a float64 run may
 # differ by 1e-10 and a float32 run by 1e-4 from that of one process, in each weight and in each figure of the log.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}

@@ -14,6 +14,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx_codeautolink.extension.block import CodeBlockAnalyser
 
 from paperwalk.runs.files import WIDGETS
 
@@ -24,10 +25,17 @@ ROLES = {'<div role="list" class="citation-list">': '<div class="citation-list">
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx; to be listed after sphinx-mathjax-offline, whose choice of a file it changes."""
     app.config.mathjax_path = "mathjax/startup.js"  # loads the parts that mathjax3_config names
+    CodeBlockAnalyser.depart_section = _depart_section
     app.connect("config-inited", launch_only_what_is_public)
     app.connect("doctree-resolved", add_definitions)
     app.connect("html-page-context", lighten, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _depart_section(analyser, section):
+    """In place of sphinx-codeautolink's own, which stops at a section without a title; exercises have such."""
+    if any(isinstance(child, nodes.title) for child in section.children) and analyser.title_stack:
+        analyser.title_stack.pop()
 
 
 def launch_only_what_is_public(app: Sphinx, config: Config) -> None:

@@ -1,6 +1,7 @@
 """Means over seeds and intervals."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -38,7 +39,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def bootstrap(*samples, statistic, seed: int = 0) -> tuple[float, float]:
+def bootstrap(*samples: Sequence[float], statistic: Callable[..., float], seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval (1,000 resamples, scipy) of `statistic(*samples)` of 1-D samples."""
     from scipy import stats
 

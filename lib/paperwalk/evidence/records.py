@@ -21,7 +21,14 @@ class EvidenceError(RuntimeError):
 
 
 def write(
-    chapter: str, profile: str, seed: int, parameters: dict, metrics: dict, data: dict, wall_seconds: float, root=None
+    chapter: str,
+    profile: str,
+    seed: int,
+    parameters: dict,
+    metrics: dict,
+    data: dict,
+    wall_seconds: float,
+    root: Path | None = None,
 ) -> Path:
     """Write one run's results file, atomically, and return its path.
 
@@ -57,7 +64,7 @@ def write(
     return file
 
 
-def result_file(chapter: str, parameters: dict, root=None) -> Path:
+def result_file(chapter: str, parameters: dict, root: Path | None = None) -> Path:
     """Where a run with these parameters (profile and seed among them) writes its results.
 
     A run of laptop, gpu or paper with exactly the profile's parameters is evidence: book/<chapter>/results. Any other's
@@ -81,13 +88,13 @@ def read(file: Path) -> dict:
     return result
 
 
-def load(chapter: str, profile: str, root=None) -> list[dict]:
+def load(chapter: str, profile: str, root: Path | None = None) -> list[dict]:
     """The committed results of a chapter at a scale, by seed; an empty list where there are none."""
     files = (runs.notebook_path(chapter, root).with_suffix("") / "results").glob(f"{profile}-seed*.json")
     return sorted((read(file) for file in files), key=lambda result: result["seed"])
 
 
-def is_fresh(result: dict, root=None) -> bool:
+def is_fresh(result: dict, root: Path | None = None) -> bool:
     """Whether the notebook's measuring code and the profile's parameters are still those of the results."""
     chapter, profile = result["chapter"], result["profile"]
     same_code = result["code_hash"] == runs.measured_hash(runs.notebook_path(chapter, root))
@@ -117,7 +124,7 @@ def _machine():
     }
 
 
-def device_name():
+def device_name() -> str:
     """Name of the GPU that this process uses, or of the processor."""
     import sys
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from paperwalk.generation import cpu
-from paperwalk.generation.arguments import Method, Model, Rows, check, check_ends, check_range, padded
+from paperwalk.generation.arguments import Method, Model, TokenIds, check, check_ends, check_range, padded
 from paperwalk.generation.beam_search import beam_search
 from paperwalk.generation.prefixes import Prefixes
 from paperwalk.generation.sampling import Draws, choose_greedy, choose_sample, lengths_of, one_by_one, truncate
@@ -23,7 +23,7 @@ __all__ = ["choose_greedy", "choose_sample", "generate", "sequence_log_probs", "
 
 def generate(
     model: Model,
-    prompts: Rows,
+    prompts: TokenIds,
     max_new_tokens: int,
     method: Method = "greedy",
     temperature: float = 1.0,
@@ -99,7 +99,7 @@ def generate(
 
 
 def sequence_log_probs(
-    model: Seq2Seq, prompts: Rows, continuations: Rows, bos: int, pad: int | None = None
+    model: Seq2Seq, prompts: TokenIds, continuations: TokenIds, bos: int, pad: int | None = None
 ) -> torch.Tensor:
     """log p(continuation | prompt) of a `Seq2Seq` in nats, at temperature 1: a tensor (R,), differentiable.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from paperwalk.models.decoder import Decoder
 from paperwalk.models.seq2seq import Seq2Seq
 
-METHODS = ("greedy", "sample", "beam")
 Method = Literal["greedy", "sample", "beam"]
+METHODS = get_args(Method)
 Model = Decoder | Seq2Seq
-Rows = torch.Tensor | Sequence[torch.Tensor]  # token ids: (B, P), or B tensors of any lengths
+TokenIds = torch.Tensor | Sequence[torch.Tensor]  # (B, P), or B tensors of any lengths
 
 
 def padded(
-    prompts: Rows, device: torch.device, left: bool, pad: int | None, name: str = "prompts"
+    prompts: TokenIds, device: torch.device, left: bool, pad: int | None, name: str = "prompts"
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(B, P) ids and how many of them are padding (B,) on each row's left or right (None: no padding)."""
     if isinstance(prompts, torch.Tensor):

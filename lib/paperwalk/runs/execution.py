@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -37,10 +39,13 @@ from paperwalk.runs.parameters import (
     validate,
 )
 
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
 TIMEOUT = 3600  # seconds that one cell may take
 
 
-def work_dir(chapter: str, profile: str, seed: int, root=None, overrides: dict | None = None) -> Path:
+def work_dir(chapter: str, profile: str, seed: int, root: Path | None = None, overrides: dict | None = None) -> Path:
     """Folder for a run's executed notebook and checkpoints, `_runs/<chapter>/<run_name>`; made if need be."""
     return _folder(chapter, profile_values(chapter, profile, root) | {"seed": seed} | (overrides or {}), root)
 
@@ -51,7 +56,7 @@ def _folder(chapter, parameters, root):
     return folder
 
 
-def identity(chapter: str, parameters: dict, root=None) -> str:
+def identity(chapter: str, parameters: dict, root: Path | None = None) -> str:
     """Hash of all that a run's results follow from: its parameters, and the present measuring code.
 
     That is the notebook's, and of the library the kernels, models, training and generation.
@@ -64,7 +69,7 @@ def identity(chapter: str, parameters: dict, root=None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
+def checkpoint_dir(chapter: str, parameters: dict, root: Path | None = None) -> Path:
     """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
 
     Another `identity` means another folder: a run never goes on from a stranger's checkpoint.
@@ -75,7 +80,7 @@ def checkpoint_dir(chapter: str, parameters: dict, root=None) -> Path:
 
 
 @contextmanager
-def locked(folder: Path):
+def locked(folder: Path) -> Iterator[None]:
     """Keeps a run's folder for this process; the lock of a process that has ended, however it did, is no lock.
 
     Raises RunError naming the process that holds it.
@@ -98,7 +103,12 @@ def locked(folder: Path):
 
 
 def execute(
-    chapter: str, profile: str, seed: int, overrides: dict | None = None, timeout: int = TIMEOUT, root=None
+    chapter: str,
+    profile: str,
+    seed: int,
+    overrides: dict | None = None,
+    timeout: int = TIMEOUT,
+    root: Path | None = None,
 ) -> Path:
     """Runs the chapter's notebook with papermill; path of the executed notebook, in `work_dir`.
 
@@ -179,7 +189,7 @@ def _run_papermill(source, executed, injected, overrides, timeout, root):
         progress_file.unlink(missing_ok=True)
 
 
-def progress(iterable, total: int, label: str):
+def progress(iterable: Iterable, total: int, label: str) -> Iterator:
     """Yields the items of `iterable` and shows how many of `total` are done, as tqdm does.
 
     In a kernel that `execute` started, nothing is printed (it would stay in the notebook): after each item
@@ -257,7 +267,7 @@ def _in_json(value):
     return {"type": type(value).__name__}
 
 
-def kernel_config():
+def kernel_config() -> "Config":
     """Encrypts the talk with the kernel where that can be had; without it each kernel prints a warning."""
     import zmq
     from traitlets.config import Config
@@ -279,7 +289,7 @@ def _run_error(executed, what, root, kind=RunError):
 
 
 @contextmanager
-def environment(**variables):
+def environment(**variables: str) -> Iterator[None]:
     """Sets environment variables, which kernels started in the block inherit."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

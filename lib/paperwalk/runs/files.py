@@ -4,7 +4,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
@@ -61,12 +66,12 @@ def _upwards():
 ROOT: Path = _find_root()
 
 
-def resolve_root(root) -> Path:
+def resolve_root(root: Path | str | None) -> Path:
     """The repository's root: the one given, or for None the default. Raises ParameterError where there is none."""
     return Path(ROOT if root is None else root).resolve()
 
 
-def read_notebook(notebook) -> dict:
+def read_notebook(notebook: Path | str) -> dict:
     """The notebook file as plain JSON, each cell's source as one string (importing nbformat is slow)."""
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     for cell in content["cells"]:
@@ -74,24 +79,24 @@ def read_notebook(notebook) -> dict:
     return content
 
 
-def code_cells(notebook) -> list[dict]:
+def code_cells(notebook: Path | str) -> list[dict]:
     """The code cells of a notebook file, as plain JSON."""
     return [cell for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "code"]
 
 
-def tags_of(cell) -> set[str]:
+def tags_of(cell: dict) -> set[str]:
     """The tags of a cell, of either form."""
     return set(cell["metadata"].get("tags", []))
 
 
-def sources_of(notebook, wanted) -> bytes:
+def sources_of(notebook: Path | str, wanted: Callable[[set[str]], object]) -> bytes:
     """The sources of the code cells whose set of tags is `wanted`, as bytes; each ends in a zero byte."""
     chosen = [cell["source"] for cell in code_cells(notebook) if wanted(tags_of(cell))]
     stripped = ("\n".join(line.rstrip() for line in source.splitlines()).rstrip() for source in chosen)
     return "".join(f"{source}\0" for source in stripped).encode()
 
 
-def measured_hash(notebook) -> str:
+def measured_hash(notebook: Path | str) -> str:
     """sha256 (hex) of the notebook file's code that measures: all but the parameters and the `report` cells.
 
     White space at the ends of lines does not count.
@@ -100,13 +105,13 @@ def measured_hash(notebook) -> str:
     return hashlib.sha256(sources_of(notebook, lambda tags: not tags & skipped)).hexdigest()
 
 
-def cited(notebook) -> list[str]:
+def cited(notebook: Path | str) -> list[str]:
     """The names that the notebook file's text cites with {glue:text}, sorted, each once."""
     text = "\n".join(cell["source"] for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "markdown")
     return sorted(set(re.findall(r"\{glue:text\}`([^`:]+)", text)))
 
 
-def save_notebook(notebook, target, root):
+def save_notebook(notebook: "NotebookNode", target: Path, root: Path | None) -> None:
     """Writes the notebook without warnings (stderr), colour codes, this machine's paths and widgets not shown."""
     import nbformat
 
@@ -154,7 +159,7 @@ def in_words(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
 
 
-def write_atomically(path, text: str) -> None:
+def write_atomically(path: Path | str, text: str) -> None:
     """Writes `text` (UTF-8) so that whoever reads `path` finds the old file or the new one, never a part."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -23,7 +23,7 @@ DRAWN_BY = ("evidence", "show")  # rooms that make what report cells show, and t
 SOURCES = (".py", ".css", ".js", ".html")
 
 
-def notebooks(root=None) -> list[Path]:
+def notebooks(root: Path | None = None) -> list[Path]:
     """The notebooks of _toc.yml, in its order."""
     root = resolve_root(root)
 
@@ -39,7 +39,7 @@ def notebooks(root=None) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
-def reported_hash(notebook, root=None) -> str:
+def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
     """sha256 (hex) of all that report cells show: their, the `setup` cells' and the library's code, names cited,
     claims, self-tests, results.
 
@@ -64,7 +64,7 @@ def reported_hash(notebook, root=None) -> str:
     return digest.hexdigest()
 
 
-def stale(notebook, root=None) -> str | None:
+def stale(notebook: Path | str, root: Path | None = None) -> str | None:
     """What of the notebook is out of date: "measured" (run it), "reported" (refresh it) or None."""
     notebook = resolve_root(root) / notebook
     recorded = read_notebook(notebook)["metadata"].get("paperwalk", {})
@@ -75,7 +75,7 @@ def stale(notebook, root=None) -> str | None:
     return "reported" if recorded.get("reported") != reported_hash(notebook, root) else None
 
 
-def promote(chapter: str, executed, root=None) -> Path:
+def promote(chapter: str, executed: Path, root: Path | None = None) -> Path:
     """Makes an executed notebook the chapter's, without papermill's additions; returns the chapter's path.
 
     Its report cells ran before its own evidence was written, so it is stale ("reported") until `refresh`.
@@ -100,7 +100,7 @@ def promote(chapter: str, executed, root=None) -> Path:
     return target
 
 
-def refresh(notebook, root=None) -> None:
+def refresh(notebook: Path | str, root: Path | None = None) -> None:
     """Runs only the `setup` and `report` cells, in a new kernel, and puts the report cells' outputs in place.
 
     Everything else stays as it is. Raises RunError, and writes nothing, when a cell fails.
@@ -112,8 +112,8 @@ def refresh(notebook, root=None) -> None:
     root = resolve_root(root)
     target = root / notebook
     before, reported = target.read_bytes(), reported_hash(target, root)
-    notebook = nbformat.read(target, as_version=4)
-    numbered = enumerate([cell for cell in notebook.cells if cell.cell_type == "code"], 1)
+    whole = nbformat.read(target, as_version=4)
+    numbered = enumerate([cell for cell in whole.cells if cell.cell_type == "code"], 1)
     chosen = [(n, cell) for n, cell in numbered if {"setup", "report"} & tags_of(cell)]
     part = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell.source) for _, cell in chosen],
@@ -144,9 +144,9 @@ def refresh(notebook, root=None) -> None:
                     output.execution_count = cell.execution_count
     if WIDGETS in part.metadata.get("widgets", {}):
         models = part.metadata.widgets[WIDGETS]
-        kept = notebook.metadata.setdefault("widgets", {}).get(WIDGETS, {}).get("state", {})
-        notebook.metadata.widgets[WIDGETS] = models | {"state": kept | models["state"]}
-    notebook.metadata.paperwalk = notebook.metadata.get("paperwalk", {}) | {"reported": reported}
+        kept = whole.metadata.setdefault("widgets", {}).get(WIDGETS, {}).get("state", {})
+        whole.metadata.widgets[WIDGETS] = models | {"state": kept | models["state"]}
+    whole.metadata.paperwalk = whole.metadata.get("paperwalk", {}) | {"reported": reported}
     if target.read_bytes() != before:
         raise RunError(f"{target.stem}: {target.name} was changed meanwhile and is left as it is; try again")
-    save_notebook(notebook, target, root)
+    save_notebook(whole, target, root)

@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 import types
+from pathlib import Path
 
 from paperwalk.runs.execution import checkpoint_dir, environment, locked, refuse_dry_run
 from paperwalk.runs.files import RunError, code_cells, measured_hash, resolve_root, tags_of
@@ -27,7 +28,9 @@ LEFT_OUT = {"report", "injected-parameters"}
 WRITES = re.compile(r"\b(experiment|evidence)\.write\(")
 
 
-def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None = None, root=None) -> list[dict]:
+def execute_plain(
+    chapter: str, profile: str, seed: int, overrides: dict | None = None, root: Path | None = None
+) -> list[dict]:
     """Runs the cells that measure, as the program's own module; one {cell, seconds, first_line} each. It changes
     `__main__`, so it is for a process of its own.
 
@@ -41,7 +44,8 @@ def execute_plain(chapter: str, profile: str, seed: int, overrides: dict | None 
     sys.modules["__main__"] = module
     stand_in_for_jupyter()
     folder = checkpoint_dir(chapter, defaults(chapter, root) | injected, root).parent
-    taken, failed = [], []
+    taken: list[dict] = []
+    failed: list[str] = []
     with (
         locked(folder),
         environment(
@@ -100,24 +104,24 @@ def _execute(source, name, namespace):
             print(value, flush=True)
 
 
-def stand_in_for_jupyter():
+def stand_in_for_jupyter() -> None:
     """Where IPython or MyST-NB is not installed: a `display` that prints and a `glue` that does nothing."""
     try:
         import IPython.display  # noqa: F401
     except ImportError:
         package, part = types.ModuleType("IPython"), types.ModuleType("IPython.display")
-        part.display = lambda *values, **options: print(*values, flush=True)
-        package.display = part
+        part.__dict__["display"] = lambda *values, **options: print(*values, flush=True)
+        package.__dict__["display"] = part
         sys.modules |= {"IPython": package, "IPython.display": part}
     try:
         import myst_nb  # noqa: F401
     except ImportError:
         package = types.ModuleType("myst_nb")
-        package.glue = lambda *given, **options: None
+        package.__dict__["glue"] = lambda *given, **options: None
         sys.modules["myst_nb"] = package
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """Kills this process, the first of its group, and those that it started once standard input is closed."""
 
     def watch():
@@ -128,7 +132,7 @@ def end_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     chapter, profile, seed, *rest = arguments
     if os.environ.get("PAPERWALK_HELD") == "1":
         end_with_parent()

@@ -84,7 +84,7 @@ class Display:
     def __init__(self, faces: dict):
         self.faces = faces
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         return self.faces
 
 

@@ -46,7 +46,7 @@ class SelfTest:
         return f"{len(self.questions)} questions"
 
 
-def show(chapter: str, root=None) -> SelfTest:
+def show(chapter: str, root: Path | None = None) -> SelfTest:
     """The self-test of book/<chapter>/self_test.yml."""
     return SelfTest(read(chapter, root))
 

@@ -57,9 +57,9 @@ def launch(
     for name, value, low in (("workers", workers, 1), ("retries", retries, 0)):
         if not isinstance(value, int) or value < low:
             raise ValueError(f"{name} = {value!r}: must be a whole number >= {low}")
-    for name, share in (("gpus_per_worker", gpus_per_worker), ("cpus_per_worker", cpus_per_worker)):
-        if not isinstance(share, (int, float)) or not 0 <= share < math.inf:
-            raise ValueError(f"{name} = {share!r}: must be a number >= 0")
+    for name, amount in (("gpus_per_worker", gpus_per_worker), ("cpus_per_worker", cpus_per_worker)):
+        if not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+            raise ValueError(f"{name} = {amount!r}: must be a number >= 0")
     try:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer

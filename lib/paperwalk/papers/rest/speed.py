@@ -32,7 +32,7 @@ def peer(model: Seq2Seq, bos: int, pad: int) -> "T5ForConditionalGeneration":
     sizes |= {"num_layers": c.n_layers, "num_heads": c.n_heads, "feed_forward_proj": "gated-silu"}
     ends: dict[str, Any] = {"pad_token_id": pad, "decoder_start_token_id": bos, "tie_word_embeddings": False}
     theirs = T5ForConditionalGeneration(T5Config(**sizes, **ends)).eval()
-    theirs.to(model.lm_head.device)  # type: ignore[arg-type]  # its annotations take the method for a function
+    theirs.to(model.lm_head.device)
     theirs.generation_config.eos_token_id = None
     return theirs
 

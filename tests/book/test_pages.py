@@ -146,9 +146,9 @@ def page_is_accessible(visit, page, theme):
     assert visit.violations(**{"runOnly": ["color-contrast"]} if theme == "dark" else {}) == []
 
 
-@on(*PAGES, window=[PHONE, LAPTOP])
-def page_does_not_scroll_sideways(page, window):
-    page.set_viewport_size(window)
+@on(*PAGES, width=(PHONE["width"], LAPTOP["width"]))
+def page_does_not_scroll_sideways(page, width):
+    page.set_viewport_size(LAPTOP | {"width": width})
     assert page.evaluate(OVERFLOW) <= 0
 
 

@@ -163,6 +163,7 @@ def build() -> Path:
             command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8")
             assert done.returncode == 0, done.stderr[-4000:]
+            index.touch()  # jupyter-book writes it only once
     return HTML
 
 

@@ -47,10 +47,7 @@ def prepared(notebook, folder):
     return copy
 
 
-NOTEBOOKS = [pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in runs.notebooks()]
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
+@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
 def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     before = committed_state()
     copy = prepared(notebook, tmp_path)

@@ -19,7 +19,11 @@ from sphinx_codeautolink.extension.block import CodeBlockAnalyser
 from paperwalk.runs.files import WIDGETS
 
 # Sphinx gives the list of references roles that its own content does not fit.
-ROLES = {'<div role="list" class="citation-list">': '<div class="citation-list">', ' role="doc-biblioentry"': ""}
+ROLES = {
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+    '<div class="citation-list" role="list">': '<div class="citation-list">',
+    ' role="doc-biblioentry"': "",
+}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

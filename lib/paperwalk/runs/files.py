@@ -106,7 +106,7 @@ def measured_hash(notebook: Path | str) -> str:
 
 
 def cited(notebook: Path | str) -> list[str]:
-    """The names that the notebook file's text cites with {glue:text}, sorted, each once."""
+    """The names that the notebook file's text cites with the role glue:text, sorted, each once."""
     text = "\n".join(cell["source"] for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "markdown")
     return sorted(set(re.findall(r"\{glue:text\}`([^`:]+)", text)))
 

@@ -4,7 +4,7 @@ from paperwalk import evidence, runs
 
 
 def glue_figures(chapter: str, profile: str = "laptop") -> None:
-    """Glues the figures that the chapter's text cites with {glue:text}, for MyST-NB to fill in.
+    """Glues the figures that the chapter's text cites with the role glue:text, for MyST-NB to fill in.
 
     A metric's name stands for its mean over the committed seeds; `low.` and `high.` before it for the ends of its 95 %
     interval, `parameter.NAME` for a parameter of the runs, `run.minutes` for the mean wall time of one of them. Other

@@ -10,15 +10,15 @@ import logging
 import os
 import re
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from paperwalk import evidence, runs
 from paperwalk.launch import many
+from paperwalk.runs.execution import beside
 from paperwalk.runs.files import resolve_root
 
 RETRIES = 3  # after a worker, a node or a kernel was lost
@@ -179,13 +179,12 @@ def _run_here(run, board, home):
     return result, text, failure
 
 
-@contextmanager
 def _telling(run, board, root):
-    """Says on the board, every second, how far the run is."""
-    file, this_try, stop = run.folder(root) / "progress.json", uuid.uuid4().hex, threading.Event()
+    """Says on the board, every second, how far the run is, in a `with` block."""
+    file, this_try = run.folder(root) / "progress.json", uuid.uuid4().hex
     where = f"on {socket.gethostname()}"
 
-    def tell():
+    def tell(stop):
         while True:
             try:
                 state = json.loads(file.read_text())
@@ -196,13 +195,7 @@ def _telling(run, board, root):
             if stop.wait(1):
                 return
 
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return beside(tell)
 
 
 # The cluster

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -301,13 +301,23 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 @contextmanager
+def beside(watch: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `watch(stop)` in a thread beside the block; `stop` is set at the block's end, which waits for it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=watch, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def _live_bar(file):
-    """Shows on stderr, under papermill's bar, the state that `progress` writes to `file`."""
+    """Shows on stderr, under papermill's bar, the state that `progress` writes to `file`, in a `with` block."""
     from tqdm import tqdm
 
-    stop = threading.Event()
-
-    def watch():
+    def watch(stop):
         bar = None
         while not stop.wait(0.3):
             try:
@@ -325,10 +335,4 @@ def _live_bar(file):
         if bar is not None:
             bar.close()
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return beside(watch)

@@ -24,34 +24,16 @@ class Interrupted(RunError):
     """A run ended for a cause outside its code, a killed kernel or a full disk: it may go better the next time."""
 
 
-class _NoBook:
-    """Stands in for ROOT where no book was found: what needs the root raises ParameterError, and importing does not."""
-
-    def __init__(self, why):
-        self._why = why
-
-    def _refuse(self, *_):
-        from paperwalk.runs import ParameterError
-
-        raise ParameterError(self._why)
-
-    __truediv__ = __fspath__ = __str__ = _refuse
-
-    def __getattr__(self, name):
-        if name.startswith("_"):
-            raise AttributeError(name)
-        self._refuse()
-
-
 def _find_root():
-    """The folder that PAPERWALK_ROOT names, else the book around the current folder, else the one around this file."""
+    """The folder that PAPERWALK_ROOT names, else the book around the current folder, else the one around this file.
+
+    Where there is none the current folder stands for it, in which `parameters.chapters` finds no book and says so.
+    """
     if named := os.environ.get("PAPERWALK_ROOT"):
-        root = Path(named).resolve()
-        return root if (root / "book").is_dir() else _NoBook(f"PAPERWALK_ROOT = {named!r}: must be a folder with book/")
+        return Path(named).resolve()
     places = [*_upwards(), Path(__file__).resolve().parents[3]]
     found = (place for place in places if (place / "_toc.yml").is_file() and (place / "book").is_dir())
-    missing = "no book (_toc.yml and book/) was found here or above: go into a checkout, or set PAPERWALK_ROOT=FOLDER"
-    return next(found, None) or _NoBook(missing)
+    return next(found, places[0])
 
 
 def _upwards():
@@ -67,7 +49,7 @@ ROOT: Path = _find_root()
 
 
 def resolve_root(root: Path | str | None) -> Path:
-    """The repository's root: the one given, or for None the default. Raises ParameterError where there is none."""
+    """The repository's root: the one given, or for None the default."""
     return Path(ROOT if root is None else root).resolve()
 
 

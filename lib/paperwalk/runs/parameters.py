@@ -67,7 +67,16 @@ class Spec:
 
 
 def chapters(root: Path | None = None) -> list[str]:
-    """Names of the folders of book/ that have a parameters.yml and a notebook beside them, sorted."""
+    """Names of the folders of book/ that have a parameters.yml and a notebook beside them, sorted.
+
+    Raises ParameterError where there is no book.
+    """
+    if not (resolve_root(root) / "book").is_dir():
+        if named := os.environ.get("PAPERWALK_ROOT"):
+            raise ParameterError(f"PAPERWALK_ROOT = {named!r}: must be a folder with book/")
+        raise ParameterError(
+            "no book (_toc.yml and book/) was found here or above: go into a checkout, or set PAPERWALK_ROOT=FOLDER"
+        )
     folders = (file.parent for file in resolve_root(root).glob("book/*/parameters.yml"))
     return sorted(folder.name for folder in folders if folder.with_suffix(".ipynb").exists())
 

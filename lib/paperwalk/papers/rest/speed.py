@@ -1,7 +1,6 @@
 """What sampling costs: tokens a second, beside `generate` of transformers with a T5 of the same shape."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,18 +8,10 @@ import torch
 
 from paperwalk.generation import generate
 from paperwalk.models.seq2seq import Seq2Seq
+from paperwalk.timing import seconds
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
-
-
-def seconds(step: Callable[[], object]) -> float:
-    """How long the step takes, the GPU's work included."""
-    start = time.perf_counter()
-    step()
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peer(model: Seq2Seq, bos: int, pad: int) -> "T5ForConditionalGeneration":
@@ -52,8 +43,8 @@ def sampling_speed(
     Both are timed in turn, `pairs` times; the medians count.
     """
     bos, end, pad = ends
-    theirs = peer(model, bos, pad)
-    ids = torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True, padding_value=pad).to(theirs.device)
+    theirs, device = peer(model, bos, pad), model.lm_head.device
+    ids = torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True, padding_value=pad).to(device)
     how = {"temperature": temperature, "do_sample": True, "top_k": 0, "num_return_sequences": samples}
     slow = lambda n: theirs.generate(ids, attention_mask=(ids != pad).long(), max_new_tokens=n, **how)
     how_ours: dict[str, Any] = {"temperature": temperature, "samples": samples, "bos": bos, "pad": pad}
@@ -63,7 +54,7 @@ def sampling_speed(
     assert slow(max(lengths)).shape == (len(lengths), max(lengths) + 1)
     taken = {}
     for name, n, eos in (("grow", max(lengths), end), ("full", longest, None)):
-        rounds = [(seconds(lambda: slow(n)), seconds(lambda: fast(eos))) for _ in range(pairs)]
+        rounds = [(seconds(lambda: slow(n), device), seconds(lambda: fast(eos), device)) for _ in range(pairs)]
         taken[name] = np.median(rounds, 0)
     ratios = {f"speed.{name}_over_transformers": float(other / ours) for name, (other, ours) in taken.items()}
     return ratios | {"speed.tokens": sum(lengths) / float(taken["grow"][1])}

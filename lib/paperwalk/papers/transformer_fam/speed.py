@@ -10,28 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from paperwalk.models.fam import TransformerFAM
+from paperwalk.timing import median_ratio, seconds, wait_for
+
+__all__ = ["bytes_kept", "median_ratio", "memory_taken", "of_stream", "seconds", "stream", "training_step"]
 
 Logits = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # model, ids (B, T) -> logits (B, T, V)
-
-
-def wait_for(device: torch.device) -> None:
-    """Returns when a GPU has done all that it was given; on other devices at once."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """What the step takes on the device."""
-    start = time.perf_counter()
-    step()
-    wait_for(device)
-    return time.perf_counter() - start
-
-
-def median_ratio(slow: Callable[[], object], fast: Callable[[], object], device: torch.device, pairs: int = 5) -> float:
-    """How many times as long the slow step takes: the median of side-by-side pairs, after a warm-up."""
-    slow(), fast()  # warm-up
-    return float(np.median([seconds(slow, device) / seconds(fast, device) for _ in range(pairs)]))
 
 
 def training_step(model: nn.Module, ids: torch.Tensor, logits_of: Logits) -> Callable[[], None]:

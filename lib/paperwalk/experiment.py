@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,7 +61,7 @@ class Experiment:
 
     def figure(self, name: str, value: float, unit: str = "share") -> float:
         """Keeps one figure, under the name with hyphens for all but letters, digits and dots, and gives it back."""
-        self.metrics[re.sub(r"[^\w.]+", "-", name)] = {"value": float(value), "unit": unit}
+        self.metrics[evidence.metric_name(name)] = {"value": float(value), "unit": unit}
         return value
 
     def record(self, named: Mapping[str, float], units: Mapping[str, str] | None = None) -> None:

@@ -15,7 +15,19 @@ from paperwalk.evidence.claims import (
     verdict,
 )
 from paperwalk.evidence.intervals import Summary, bootstrap, summarise, wilson
-from paperwalk.evidence.records import SCHEMA, EvidenceError, commit, is_fresh, load, read, result_file, values, write
+from paperwalk.evidence.records import (
+    SCHEMA,
+    EvidenceError,
+    by_arm,
+    commit,
+    is_fresh,
+    load,
+    metric_name,
+    read,
+    result_file,
+    values,
+    write,
+)
 
 __all__ = [
     "ANSWERS",
@@ -28,12 +40,14 @@ __all__ = [
     "Summary",
     "answer",
     "bootstrap",
+    "by_arm",
     "claims",
     "commit",
     "is_fresh",
     "judged",
     "load",
     "meets",
+    "metric_name",
     "read",
     "result_file",
     "scoreboard",

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def is_fresh(result: dict, root: Path | None = None) -> bool:
 def values(results: list[dict], metric: str) -> list[float]:
     """The metric's value in each result that has it."""
     return [r["metrics"][metric]["value"] for r in results if metric in r["metrics"]]
+
+
+def by_arm(results: list[dict], figure: str, arms: Iterable[str]) -> list[list[float]]:
+    """For each arm the values of the metric "figure.arm" over the results."""
+    return [values(results, f"{figure}.{arm}") for arm in arms]
+
+
+def metric_name(words: str) -> str:
+    """A metric's name from words: hyphens stand for all but letters, digits and dots."""
+    return re.sub(r"[^\w.]+", "-", words)
 
 
 def _machine():

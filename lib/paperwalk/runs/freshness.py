@@ -19,7 +19,7 @@ from paperwalk.runs.files import (
 )
 from paperwalk.runs.parameters import chapters, defaults, notebook_path, read_mapping
 
-DRAWN_BY = ("evidence", "show")  # rooms that make what report cells show, and the chapter's own
+DRAWN_BY = ("evidence", "show")  # rooms that make what report cells show, beside a chapter's own
 SOURCES = (".py", ".css", ".js", ".html")
 
 
@@ -50,8 +50,8 @@ def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
     digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
     digest.update(" ".join(cited(notebook)).encode())
     library, known = Path(__file__).parents[1], chapters(root)
-    own = f"papers/{Path(notebook).stem}" if Path(notebook).stem in known else "papers"
-    sources = (file for room in (*DRAWN_BY, own) for file in library.glob(f"{room}/**/*"))
+    rooms = [*DRAWN_BY, *(f"papers/{chapter}" for chapter in known if chapter == Path(notebook).stem)]
+    sources = (file for room in rooms for file in library.glob(f"{room}/**/*"))
     for file in sorted(file for file in sources if file.suffix in SOURCES):
         digest.update(file.read_bytes())
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:

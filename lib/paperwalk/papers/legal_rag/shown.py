@@ -1,7 +1,6 @@
 """What the page shows of the committed runs: shares of the paper's tools beside those of our systems."""
 
 import math
-import re
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -24,7 +23,7 @@ Counts = Mapping[str, tuple[int, int, int]]  # tool -> (accurate, incomplete, ha
 
 def mean(results: list[dict], name: str) -> float:
     """A figure's mean over results, its name as `Experiment.figure` was given it; NaN without any."""
-    numbers = evidence.values(results, re.sub(r"[^\w.]+", "-", name))
+    numbers = evidence.values(results, evidence.metric_name(name))
     return float(np.mean(numbers)) if numbers else math.nan
 
 

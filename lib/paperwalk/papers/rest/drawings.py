@@ -36,14 +36,9 @@ AFTER_TWO = "extra", "human", "quality", "percentile", "drawn", "rest-em", "gold
 AFTER_ONE = "unfiltered", "same", "weighted", "raft"
 
 
-def seeds(results: list[dict], figure: str, policies: list[str]) -> list[list[float]]:
-    """For each policy the figure's values over the seeds."""
-    return [evidence.values(results, f"{figure}.{policy}") for policy in policies]
-
-
 def path(results: list[dict], figure: str, arm: str, grow: int, improves: range) -> np.ndarray:
     """The figure along an arm's Improve steps of one Grow: (seeds, steps)."""
-    return np.transpose(seeds(results, figure, [f"{arm}-g{grow}i{i}" for i in improves]))
+    return np.transpose(evidence.by_arm(results, figure, [f"{arm}-g{grow}i{i}" for i in improves]))
 
 
 def baselines(results: list[dict]) -> Figure:
@@ -51,7 +46,7 @@ def baselines(results: list[dict]) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(10, 2.4))
     shown = ["copied", "word by word", "behaviour cloning"]
     for ax, what, name in zip(axes, ("bleu", "chrf"), ("BLEU", "chrF")):
-        figures.bars(ax, shown, seeds(results, what, shown))
+        figures.bars(ax, shown, evidence.by_arm(results, what, shown))
         ax.set(xlabel=f"{name} on the test sentences")
     axes[1].set(yticklabels=[])
     return fig
@@ -61,10 +56,10 @@ def gate(results: list[dict]) -> Figure:
     """chrF of each judge's favourite over the greedy translation, and what repeating the sentence gains."""
     fig, axes = plt.subplots(1, 2, figsize=(10, 2.8))
     choosers = ["chance", *JUDGES, "chrF"]
-    figures.bars(axes[0], choosers, seeds(results, "gate", choosers))
+    figures.bars(axes[0], choosers, evidence.by_arm(results, "gate", choosers))
     axes[0].axvline(0, color="grey", linestyle="--")
     axes[0].set(xlabel="chrF of the chosen sample, over greedy")
-    figures.bars(axes[1], list(JUDGES), seeds(results, "repeat", list(JUDGES)), PALETTE["orange"])
+    figures.bars(axes[1], list(JUDGES), evidence.by_arm(results, "repeat", list(JUDGES)), PALETTE["orange"])
     axes[1].axvline(0, color="grey", linestyle="--")
     axes[1].set(xlabel="reward gained by saying it twice")
     return fig
@@ -75,7 +70,7 @@ def by_step(results: list[dict]) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(11, 3.8))
     for ax, figure in zip(axes, ("reward-quality", "sampled-quality", "chrf")):
         for arm, (label, colour) in BY_STEP.items() if results else ():
-            start = np.transpose(seeds(results, figure, ["bc"]))  # (seeds, 1)
+            start = np.transpose(evidence.by_arm(results, figure, ["bc"]))  # (seeds, 1)
             steps = np.hstack([start, path(results, figure, arm, 1, range(1, 7))])
             figures.curve(ax, range(7), steps, label, PALETTE[colour])
         if results:
@@ -107,8 +102,8 @@ def by_judge(results: list[dict]) -> Figure:
         steps = ["g1i1", "g1i2", "g1i3", "g2i1", *(["g2i2", "g2i3"] if judge == "quality" else [])]
         shown = {f"reward-{judge}": ("its reward", "orange"), "chrf": ("chrF", "blue"), "gold": ("gold judge", "green")}
         for figure, (label, colour) in shown.items() if results else ():
-            start = np.transpose(seeds(results, figure, ["bc"]))  # (seeds, 1)
-            change = np.transpose(seeds(results, figure, [f"{judge}-{step}" for step in steps])) - start
+            start = np.transpose(evidence.by_arm(results, figure, ["bc"]))  # (seeds, 1)
+            change = np.transpose(evidence.by_arm(results, figure, [f"{judge}-{step}" for step in steps])) - start
             change = np.hstack([np.zeros_like(start), change])
             figures.curve(ax, range(len(steps) + 1), change, label, PALETTE[colour])
         ax.axhline(0, color="grey", linestyle="--")
@@ -137,7 +132,7 @@ def drift(results: list[dict]) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(11, 3.4))
     steps = range(1, 7)
     for judge, colour in JUDGES.items() if results else ():
-        passing = np.transpose(seeds(results, f"survive-{judge}", [f"i{i}" for i in steps]))
+        passing = np.transpose(evidence.by_arm(results, f"survive-{judge}", [f"i{i}" for i in steps]))
         figures.curve(axes[0], steps, passing, judge, PALETTE[colour])
     for arm, (label, colour) in BY_STEP.items() if results else ():
         for ax, figure in zip(axes[1:], ("kl", "length")):
@@ -157,7 +152,7 @@ def other_ways(results: list[dict]) -> Figure:
     policies |= {f"{arm} (one step)": f"{arm}-g1i1" for arm in AFTER_ONE}
     for ax, figure, name in zip(axes, ("sampled-quality", "chrf"), ("reward, sampled", "chrF")):
         start = np.array(evidence.values(results, f"{figure}.bc"))
-        change = [np.array(row) - start for row in seeds(results, figure, list(policies.values()))]
+        change = [np.array(row) - start for row in evidence.by_arm(results, figure, list(policies.values()))]
         figures.bars(ax, list(policies), change, PALETTE["sky"])
         ax.axvline(0, color="grey", linestyle="--")
         ax.set(xlabel=f"{name}, change to behaviour cloning")

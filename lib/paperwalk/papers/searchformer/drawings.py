@@ -3,7 +3,7 @@
 `results` are those of `evidence.load`, one a seed; where there are none, the axes stay empty.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,11 +28,6 @@ FAULTS = {
     "missing": lambda fault: fault == "missing child",
     "not_open": lambda fault: fault == "not open",
 }
-
-
-def seeds(results: list[dict], figure: str, arms: Sequence[str]) -> list[list[float]]:
-    """For each arm the figure's values over the seeds."""
-    return [evidence.values(results, f"{figure}.{arm}") for arm in arms]
 
 
 def over_mean(results: list[dict], arm: str, wanted: Callable[[str], bool]) -> list[float]:
@@ -93,14 +88,14 @@ def _over_mazes(ax: Axes, results: list[dict]) -> None:
     for kind in ("plan", "trace", "swapped"):
         sizes = ["-fewest", "-few", ""][kind == "swapped" :]
         x = [results[0]["parameters"][f"{name}mazes"] for name in ("fewest_", "few_", "")][-len(sizes) :]
-        optimal = np.transpose(seeds(results, "optimal", [kind + size for size in sizes]))
+        optimal = np.transpose(evidence.by_arm(results, "optimal", [kind + size for size in sizes]))
         figures.curve(ax, x, optimal, kind, PALETTE[HUE[kind]])
 
 
 def _over_widths(ax: Axes, results: list[dict]) -> None:
     for kind in ("plan", "trace"):
         x = [results[0]["parameters"][f"{name}d_model"] for name in ("smallest_", "small_", "")]
-        optimal = np.transpose(seeds(results, "optimal", [f"{kind}-smallest", f"{kind}-small", kind]))
+        optimal = np.transpose(evidence.by_arm(results, "optimal", [f"{kind}-smallest", f"{kind}-small", kind]))
         figures.curve(ax, x, optimal, kind, PALETTE[HUE[kind]])
 
 
@@ -109,7 +104,7 @@ def forced_traces(results: list[dict]) -> Figure:
     asked = ["trace", "coin", "round-3", "swapped"]
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.4))
     for ax, whose, colour in zip(axes, ("own", "foreign"), ("green", "vermillion")):
-        figures.bars(ax, asked, seeds(results, f"forced_{whose}", asked), PALETTE[colour])
+        figures.bars(ax, asked, evidence.by_arm(results, f"forced_{whose}", asked), PALETTE[colour])
         of_what = "the maze" if whose == "own" else "another maze"
         ax.set(xlabel=f"optimal plans after the trace of {of_what}", xlim=(0, 1.05))
     axes[1].set(yticklabels=[])
@@ -120,7 +115,7 @@ def bootstrapping(results: list[dict]) -> Figure:
     """Lengths and validity before bootstrapping, after its rounds and after those of its controls, a row each."""
     fig, axes = plt.subplots(1, 3, figsize=(10, 4), sharey=True)
     for ax, figure in zip(axes, ("length_ratio", "valid")):
-        figures.bars(ax, TURNS, seeds(results, figure, TURNS))
+        figures.bars(ax, TURNS, evidence.by_arm(results, figure, TURNS))
         ax.set(xlim=(0, 1.1))
     kinds = ("valid", "valid", "o", "blue"), ("not valid", "faulty", "X", "vermillion")
     for label, faults, marker, colour in kinds:

@@ -3,7 +3,7 @@
 `results` are those of `evidence.load`, one a seed; profile: the parameters' values at their scale.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,11 +19,6 @@ HUE |= {"bswa-0": "orange", "xl": "vermillion"}
 ABLATIONS = ["shared", "segment", "no-residual", "separate", "stop-gradient", "static-query"]
 ABLATIONS += ["no-penalty", "rsp", "rsp-always"]
 MARKS = {32: "␣", 10: "¶", 256: "KEY"}  # beyond the mark: symbols of keys
-
-
-def seeds(results: list[dict], figure: str, arms: Iterable[str]) -> list[list[float]]:
-    """For each arm the figure's values over the seeds."""
-    return [evidence.values(results, f"{figure}.{arm}") for arm in arms]
 
 
 def seeds_at(results: list[dict], arm: str, multiples: Sequence[int]) -> np.ndarray:
@@ -53,7 +48,7 @@ def ablations(results: list[dict], profile: dict) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(10, 4.4))
     shown = [*ABLATIONS, *(f"length-{n}" for n in profile["fam_lengths"])]
     for ax, n, colour in zip(axes, (1, 5), ("sky", "orange")):
-        figures.bars(ax, shown, seeds(results, f"at-{n}", shown), PALETTE[colour])
+        figures.bars(ax, shown, evidence.by_arm(results, f"at-{n}", shown), PALETTE[colour])
         ax.set(xlabel=f"keys named, {n * profile['longest']} blocks", xlim=(0, 1.05))
     axes[1].set(yticklabels=[])
     return fig

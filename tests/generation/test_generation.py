@@ -9,41 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from generation import tiny
+from generation.tiny import V, lists, prompts_of
+from generation.tiny import decoder as make
 from paperwalk.generation import arguments, choose_sample, cpu, generate, prefixes, sampling, truncate
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
-V = 11
-
-
-def make(seed=0, vocab_size=V, max_positions=40, scale=1.5):
-    """A float64 decoder with lively weights: its continuations neither repeat at once nor tie.
-
-    The smaller scale, the flatter the softmax, and the more often greedy search is misled."""
-    torch.manual_seed(seed)
-    model = Decoder(DecoderConfig(vocab_size, 16, 2, 4, 2, 24, max_positions, tie_embeddings=False)).double()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight.normal_(std=scale / math.sqrt(weight.shape[-1]))
-    return model
-
-
-def prompts_of(lengths, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randint(V, (n,), generator=g) for n in lengths]
-
-
-def lists(rows):
-    return [row.tolist() for row in rows]
-
-
-METHODS = {
-    "greedy": dict(method="greedy"),
-    "sample": dict(method="sample", temperature=1.3, top_k=7, top_p=0.9),
-    "beam": dict(method="beam", beams=3),
-    "beam, normalised": dict(method="beam", beams=4, length_penalty=1.0),
-}
+METHODS = {name: options for name, options in tiny.METHODS.items() if name != "samples"}
 
 
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)

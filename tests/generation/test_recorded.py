@@ -1,52 +1,32 @@
 """Generation on a GPU: recorded steps against whole prefixes read anew; how often a step is recorded; memory."""
 
-import math
-
 import pytest
 import torch
 
+from generation import tiny
+from generation.tiny import BOS, EOS, lists
 from paperwalk.generation import generate, prefixes
-from paperwalk.models.decoder import Decoder, DecoderConfig, KVCache
-from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from paperwalk.models.decoder import KVCache
 
 pytestmark = pytest.mark.gpu
 
-V, BOS, EOS, MOST = 11, 1, 0, 30
-METHODS = {
-    "greedy": dict(method="greedy"),
-    "sample": dict(method="sample", temperature=1.3, top_k=7, top_p=0.9),
-    "samples": dict(method="sample", samples=6),
-    "beam": dict(method="beam", beams=3),
-    "beam, normalised": dict(method="beam", beams=4, length_penalty=1.0),
-}
+MOST = 30
+METHODS = tiny.METHODS | {"samples": dict(method="sample", samples=6)}
 KINDS = ("decoder", "seq2seq")
 
 
 def make(kind, dtype=torch.float64):
-    """A model and its ends, with such weights that continuations neither repeat at once nor, in float64, tie."""
-    torch.manual_seed(0)
-    if kind == "decoder":
-        model, ends = Decoder(DecoderConfig(V, 16, 2, 4, 2, 24, 40, tie_embeddings=False)), {}
-    else:
-        model, ends = Seq2Seq(Seq2SeqConfig(V, 16, 2, 4, 24, 40)), dict(bos=BOS)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight.normal_(std=1.5 / math.sqrt(weight.shape[-1]))
+    """A model and its ends; in float64 its continuations do not tie."""
+    model, ends = (tiny.decoder(), {}) if kind == "decoder" else (tiny.seq2seq(), dict(bos=BOS))
     return model.to("cuda", dtype), ends
 
 
 def prompts_of(lengths=(3, 9, 1, 4, 9, 2, 7, 5, 5)):
-    g = torch.Generator().manual_seed(0)
-    return [torch.randint(V, (n,), generator=g).cuda() for n in lengths]
+    return [row.cuda() for row in tiny.prompts_of(lengths)]
 
 
 def draws(seed=5):
-    return torch.Generator("cuda").manual_seed(seed)
-
-
-def lists(rows):
-    return [row.tolist() for row in rows]
+    return tiny.draws(seed, "cuda")
 
 
 @pytest.fixture

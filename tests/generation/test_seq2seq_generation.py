@@ -6,51 +6,12 @@ import math
 import pytest
 import torch
 
+from generation.tiny import BOS, EOS, METHODS, V, draws, lists
+from generation.tiny import decoder as make_decoder
+from generation.tiny import prompts_of as sources_of
+from generation.tiny import seq2seq as make
 from paperwalk.generation import choose_sample, generate, prefixes, sequence_log_probs
-from paperwalk.models.decoder import Decoder, DecoderConfig
-from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
-V, BOS, EOS = 11, 1, 0
-
-
-def make(seed=0, vocab_size=V, max_positions=40, scale=1.5):
-    return lively(Seq2Seq(Seq2SeqConfig(vocab_size, 16, 2, 4, 24, max_positions)), seed, scale)
-
-
-def make_decoder(seed=0):
-    return lively(Decoder(DecoderConfig(V, 16, 2, 4, 2, 24, 40, tie_embeddings=False)), seed)
-
-
-def lively(model, seed, scale=1.5):
-    """In float64, with such weights that continuations neither repeat at once nor tie."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.double().parameters():
-            if weight.dim() == 2:
-                weight.normal_(std=scale / math.sqrt(weight.shape[-1]))
-    return model
-
-
-def sources_of(lengths, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randint(V, (n,), generator=g) for n in lengths]
-
-
-def lists(rows):
-    return [row.tolist() for row in rows]
-
-
-def draws(seed=5):
-    return torch.Generator().manual_seed(seed)
-
-
-METHODS = {
-    "greedy": dict(method="greedy"),
-    "sample": dict(method="sample", temperature=1.3, top_k=7, top_p=0.9),
-    "samples": dict(method="sample", samples=5),
-    "beam": dict(method="beam", beams=3),
-    "beam, normalised": dict(method="beam", beams=4, length_penalty=1.0),
-}
 LENGTHS = {"one": (5,), "seven": (6,) * 7, "ragged": (3, 9, 1, 4, 9, 2, 7)}
 
 

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import functools
 import io
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 from paperwalk import evidence, runs
 from paperwalk.runs.files import code_cells, resolve_root, tags_of
@@ -76,21 +77,61 @@ class Count:
     launches: int
 
 
-class Launches(TorchDispatchMode):
-    """Counts torch's calls that compute: all but views and those that only make room. Each is about a launch on a GPU,
-    where a fused kernel (the FAM's attention, a norm) takes the place of several."""
+_aten = torch.ops.aten
+ATTENTION = {  # operations of attention on a CPU, which torch's own list lacks, from the shapes of what it is given
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
+FLOPS = flop_registry | {operation: shape_wrapper(count) for operation, count in ATTENTION.items()}
+
+
+class Meter(TorchDispatchMode):
+    """Counts the calls of torch that are made under it, and the bytes of what they make for as long as it lives.
+
+    flops: operations of products and attention, which is counted in full, also where it is causal, as is the custom.
+    launches: calls that compute: all but views and those that only make room. Each is about a launch on a GPU, where a
+    fused kernel (the FAM's attention, a norm) takes the place of several. live, peak: bytes now, and the most so far.
+    """
 
     IDLE = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "_unsafe_view", "is_same_size")
 
     def __init__(self):
         super().__init__()
-        self.number = 0
+        self.flops = self.launches = self.live = self.peak = 0
+        self.known = weakref.WeakSet[torch.UntypedStorage]()
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    @staticmethod
+    @functools.cache
+    def _facts(operation):
+        """(whether its results share memory with what it is given, whether it computes, its count of operations)"""
         kind, _, name = operation._schema.name.partition("::")
         view = any(out.alias_info and not out.alias_info.is_write for out in operation._schema.returns)
-        self.number += kind == "aten" and not view and name not in self.IDLE
-        return operation(*args, **(kwargs or {}))
+        computes = kind == "aten" and not view and name not in Meter.IDLE
+        return view, computes, FLOPS.get(operation._overloadpacket)
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        view, computes, flops = self._facts(operation)
+        self.launches += computes
+        if flops:
+            self.flops += flops(*args, **(kwargs or {}), out_val=made)
+        if not view:
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                    self.known.add(storage)
+                    self._add(storage.nbytes())
+                    weakref.finalize(storage, self._add, -storage.nbytes())
+        return made
+
+    def _add(self, size):
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def restart(self) -> None:
+        """Forget all counts but those of the bytes that live."""
+        self.flops, self.launches, self.peak = 0, 0, self.live
 
 
 @dataclass(frozen=True)
@@ -155,33 +196,22 @@ def count(training: Training, rows: int, longest: bool = False) -> Count:
     """Trace one step on so many rows, all at once, of the mean length or the longest; nothing is computed.
 
     The step is that of `paperwalk.training` on a CPU: fused AdamW, gradients set to None, autocast if the training has
-    it. Attention is counted in full, also where it is causal, as is the custom.
+    it.
     """
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    custom = {
-        attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
-        ),
-    }
-    with FakeTensorMode():
+    with FakeTensorMode(), Meter() as meter:
         model, inputs = training.build(), training.inputs(rows, longest)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()  # makes the moments, which a first step lacks
         optimizer.zero_grad(set_to_none=True)
-        memory, flops = MemTracker(), FlopCounterMode(display=False, custom_mapping=custom)
-        memory.track_external(model, optimizer, *inputs)
-        with memory, flops, Launches() as launches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
-                loss = training.loss(model, *inputs)
-            loss.backward()
-            optimizer.step()
-        peak = sum(snapshot["Total"] for snapshot in memory.get_tracker_snapshot("peak").values())
-    return Count(
-        sum(parameter.numel() for parameter in model.parameters()), flops.get_total_flops(), peak, launches.number
-    )
+        meter.restart()
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+            loss = training.loss(model, *inputs)
+        loss.backward()
+        optimizer.step()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Count(parameters, meter.flops, meter.peak, meter.launches)
 
 
 def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:

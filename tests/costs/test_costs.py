@@ -8,6 +8,8 @@ from statistics import mean
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.flop_counter import FlopCounterMode
 
 from paperwalk import __main__ as cli
 from paperwalk import costs, evidence, runs
@@ -40,6 +42,20 @@ def test_operations_are_those_of_a_count_by_hand(rows):
     products = 6 * matrices * rows * T  # 2 forward, 4 backward
     attention = (2 + 5) * 2 * rows * T * T * D * L  # products of T x T x D: 2 forward; backward 5, one of them again
     assert costs.count(t, rows).flops == products + attention
+
+
+@pytest.mark.parametrize("chapter", TRAINED)
+def test_operations_and_memory_are_those_of_torchs_own_counters(chapter):
+    t = training(chapter, "ci")
+    with FakeTensorMode():
+        model, inputs = t.build(), t.inputs(3, False)
+        memory, flops = MemTracker(), FlopCounterMode(display=False, custom_mapping=costs.ATTENTION)
+        memory.track_external(model, *inputs)
+        with flops, memory, costs.Meter() as ours:
+            ours._add(sum(x.untyped_storage().nbytes() for x in (*model.parameters(), *model.buffers(), *inputs)))
+            t.loss(model, *inputs).backward()
+    assert ours.flops == flops.get_total_flops() > 0
+    assert ours.peak == sum(snapshot["Total"] for snapshot in memory.get_tracker_snapshot("peak").values()) > 0
 
 
 def test_memory_holds_the_state_and_grows_with_the_rows():
@@ -136,12 +152,12 @@ def test_counting_leaves_no_trace():
 
 
 def test_launches_are_calls_that_compute():
-    with costs.Launches() as launches:
+    with costs.Meter() as meter:
         x = torch.ones(4, 4)  # 1: filled
         columns = x.T[:, :2].detach()  # views: none
         torch.empty(3)
         (x @ x)[:, :2].add_(columns).sum()  # 4: product, sum in place, sum
-    assert launches.number == 4
+    assert meter.launches == 4
     steps = {n: costs.count(training("goldfish", "ci", n_layers=n), 1) for n in (1, 2, 3)}
     assert steps[3].launches - steps[2].launches == steps[2].launches - steps[1].launches > 40  # each layer as many
 

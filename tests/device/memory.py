@@ -1,37 +1,14 @@
 """How much memory a computation would take: its operations run on tensors without content, whose bytes are added up."""
 
-import weakref
 from contextlib import contextmanager
 from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from paperwalk.costs import Meter
 from paperwalk.generation import prefixes
-
-
-class Meter(TorchDispatchMode):
-    """`peak` is the largest number of bytes that lived at once of those that were made under it."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak, self.known = 0, 0, weakref.WeakSet()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
-                self.known.add(storage)
-                self._change(storage.nbytes())
-                weakref.finalize(storage, self._change, -storage.nbytes())
-        return out
-
-    def _change(self, size):
-        self.live += size
-        self.peak = max(self.peak, self.live)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ book: .venv/installed
 	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
 
 # Minutes; the long ones, clusters, whole builds and faults are in test-full. What the tests read is fetched first.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 --durations-min 1
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 --durations-min 1
 
 test: .venv/installed
 	$(BIN)/python -m paperwalk fetch

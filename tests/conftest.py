@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each 
 from paperwalk import evidence, runs
 from paperwalk.evidence.records import device_name
 
+LONGEST = ("test_notebooks.py", "test_pages.py")  # begun first, so that no process is left with one at the end
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--no-sandbox",
@@ -47,10 +48,11 @@ def browser(chromium):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Sorts the tests out: what `make test` leaves out, and what needs a GPU.
+    """Sorts the tests: the longest files first; what `make test` leaves out, and what needs a GPU, marked.
 
     Faults are for `make test-full`, but for those marked `quick`. Tests marked `gpu` are skipped where there is none.
     """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if item.get_closest_marker("fault") and not item.get_closest_marker("quick"):
             item.add_marker("full")

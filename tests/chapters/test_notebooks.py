@@ -1,4 +1,4 @@
-"""Every notebook runs, cell by cell through nbval, chapters at ci scale; the paper's own scale is costed, not run."""
+"""Every notebook runs, cell by cell through nbval; chapters at ci scale."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import nbformat
 import pytest
 
-from paperwalk import costs, evidence, runs
+from paperwalk import evidence, runs
 
 pytestmark = pytest.mark.notebooks
 TIMEOUT = 300  # seconds a cell
@@ -26,16 +26,7 @@ def assert_alone(before):
     assert [file.name for file in before.keys() | after.keys() if before.get(file) != after.get(file)] == []
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_the_papers_own_scale_is_costed_by_a_dry_run(chapter):
-    before = committed_state()
-    with pytest.raises(runs.ParameterError, match=f"dry_run = true: {chapter} at paper is costed, not run"):
-        runs.execute(chapter, "paper", 0, timeout=TIMEOUT)
-    assert {"GPU-hours", "hours"} & {row.quantity for row in costs.plan(chapter, "paper")}
-    assert_alone(before)
-
-
-def prepared(notebook, folder):
+def prepared(notebook, folder, **changed):
     """A copy of the notebook with the ci profile's parameters injected (pages without parameters: as they are)."""
     copy = folder / notebook.name
     if notebook.stem in runs.chapters():
@@ -44,7 +35,7 @@ def prepared(notebook, folder):
         execute_notebook(
             notebook,
             copy,
-            runs.profile_values(notebook.stem, "ci"),
+            runs.profile_values(notebook.stem, "ci") | changed,
             prepare_only=True,
             progress_bar=False,
             kernel_name="python3",
@@ -55,19 +46,18 @@ def prepared(notebook, folder):
     return copy
 
 
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
-def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
-    before = committed_state()
-    copy = prepared(notebook, tmp_path)
+def run_in_nbval(notebook, folder, **changed):
+    """Runs every cell of a copy; of a chapter, with these parameters of ci changed, gives the results file."""
+    copy = prepared(notebook, folder, **changed)
     result = runs.ROOT / "_runs" / notebook.stem / "results" / "ci-seed0.json"
     result.unlink(missing_ok=True)
-    report = tmp_path / "report.xml"
+    report = folder / "report.xml"
     options = ["--nbval-lax", f"--nbval-cell-timeout={TIMEOUT}", f"--junitxml={report}", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(copy)],
+        [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), str(copy)],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
     )
     suite = ElementTree.parse(report).getroot().find("testsuite")
     cells = [c for c in nbformat.read(copy, as_version=4).cells if c.cell_type == "code" and c.source.strip()]
@@ -75,9 +65,29 @@ def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     assert int(suite.get("tests")) == len(cells)
     # a cell that times out may count as passed and the rest as expected failures: neither may happen
     assert int(suite.get("skipped")) == 0, done.stdout[-3000:]
+    return result
+
+
+@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
+    before = committed_state()
+    result = run_in_nbval(notebook, tmp_path)
     assert_alone(before)
     if notebook.stem in runs.chapters():
         assert_measured(notebook.stem, result)
+
+
+IN_ONE_PROCESS = [name for name in runs.chapters() if runs.profile_values(name, "ci").get("workers") == 1]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("chapter", IN_ONE_PROCESS)
+def test_arms_in_two_processes_measure_what_they_do_in_one(chapter, tmp_path):
+    notebook = runs.notebook_path(chapter)
+    one, two = (evidence.read(run_in_nbval(notebook, tmp_path, workers=n))["metrics"] for n in (1, 2))
+    measured_in = ("s", "ms", "B", "GB", "tokens/s")  # times and memory are the machine's
+    differ = [name for name in one.keys() | two.keys() if one.get(name) != two.get(name)]
+    assert [name for name in differ if one[name]["unit"] not in measured_in] == []
 
 
 def assert_measured(chapter, result):

@@ -125,6 +125,13 @@ def test_what_the_paper_says_has_a_place_and_a_row_of_the_plan(chapter):
         assert set(entry) == {"paper", "where"} and entry["paper"] > 0 and entry["where"].strip()
 
 
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_the_papers_own_scale_is_costed_and_not_run(chapter):
+    with pytest.raises(runs.ParameterError, match=f"dry_run = true: {chapter} at paper is costed, not run"):
+        runs.execute(chapter, "paper", 0, timeout=60)
+    assert {"GPU-hours", "hours"} & set(quantities(costs.plan(chapter, "paper")))
+
+
 def test_legal_rag_counts_the_calls_that_a_run_makes():
     have = quantities(costs.plan("legal_rag", "ci"))
     assert have["calls"] > 0 and have["tokens read"] > have["calls"] and have["price"] == 0

@@ -174,6 +174,7 @@ def test_state_does_not_grow(M, F):
     assert len(sizes) == 1
 
 
+@pytest.mark.full
 def test_a_million_tokens_stream_through_a_constant_state():
     """And what comes after them is as finite, and as dependent on the text, as after the first thousand."""
     model = make(memory_segments=1, fam_length=2, block_size=64).float()

@@ -43,6 +43,7 @@ def test_chapters_get_a_cell_that_measures_nothing_and_can_be_set_anew(copy):
     assert (options["repository_url"], options["repository_branch"]) == (URL, "trunk")
 
 
+@pytest.mark.full
 def test_buttons_lead_to_the_chapter(copy):
     publish.publish(URL, root=copy)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going", "--quiet"]

@@ -1,5 +1,8 @@
 """The fast masks against the naive ones, and the properties that the paper's argument rests on."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -30,6 +33,18 @@ def test_compiled_form_gives_the_same_mask_whatever_the_tokens(shape, k, h):
     ids = torch.randint(-(2**62), 2**62, shape, generator=torch.Generator().manual_seed(0))
     ids[..., ::3] %= 50_000
     assert torch.equal(numba_impl.hash_mask(ids, k, h), torch_impl.hash_mask(ids, k, h))
+
+
+def test_compiled_form_leaves_torch_its_threads():
+    """In a process of its own: numba sets OpenMP's number, which is torch's, at its first call."""
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from paperwalk.kernels.goldfish_mask import numba_impl\n"
+        "numba_impl.hash_mask(torch.arange(1000), 4, 13)\n"
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["1"], done.stderr
 
 
 @pytest.mark.parametrize("more", [-1, 0])

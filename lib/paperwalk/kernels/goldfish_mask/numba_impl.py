@@ -2,6 +2,7 @@
 
 import math
 
+import numba
 import numpy as np
 import torch
 from numba import njit, prange
@@ -16,7 +17,10 @@ def hash_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     rows = ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])  # (R, T)
     keep = torch.ones(rows.shape, dtype=torch.bool)
     if rows.shape[1] > h and len(rows):
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         _windows(rows.contiguous().numpy(), keep.numpy(), np.uint64(k), h)
+        torch.set_num_threads(threads)  # numba's first call sets OpenMP's number, which is torch's too
     return keep.reshape(ids.shape)
 
 

@@ -18,7 +18,7 @@ def hash_mask(ids: torch.Tensor, k: int, h: int) -> torch.Tensor:
     keep = torch.ones(rows.shape, dtype=torch.bool)
     if rows.shape[1] > h and len(rows):
         threads = torch.get_num_threads()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         _windows(rows.contiguous().numpy(), keep.numpy(), np.uint64(k), h)
         torch.set_num_threads(threads)  # numba's first call sets OpenMP's number, which is torch's too
     return keep.reshape(ids.shape)

@@ -6,7 +6,6 @@ share of a GPU's peak that training reaches, is an assumption that the plan stat
 """
 
 import ast
-import bisect
 import contextlib
 import csv
 import functools
@@ -214,12 +213,20 @@ def count(training: Training, rows: int, longest: bool = False) -> Count:
     return Count(parameters, meter.flops, meter.peak, meter.launches)
 
 
-def largest_micro_batch(training: Training, room: float) -> tuple[int, int]:
-    """(rows, bytes): the most of an update's rows, a power of two, whose step fits `room` bytes; 0 where none does."""
+def largest_micro_batch(training: Training, room: float, guess: float = 1) -> tuple[int, int]:
+    """(rows, bytes): the most of an update's rows, a power of two, whose step fits `room` bytes; 0 where none does.
+
+    Sought from `guess` rows on: a step is traced for each size that is tried.
+    """
     peak = functools.cache(lambda rows: count(training, rows, longest=True).peak_bytes)
-    sizes = [2**e for e in range(training.rows.bit_length())]
-    fitting = bisect.bisect_right(sizes, room, key=peak)
-    return (sizes[fitting - 1], peak(sizes[fitting - 1])) if fitting else (0, peak(1))
+    rows = 1
+    while 2 * rows <= min(guess, training.rows):
+        rows *= 2
+    while rows > 1 and peak(rows) > room:
+        rows //= 2
+    while 2 * rows <= training.rows and peak(2 * rows) <= room:
+        rows *= 2
+    return (rows, peak(rows)) if peak(rows) <= room else (0, peak(1))
 
 
 # Plans
@@ -253,7 +260,9 @@ def _trained(t, gpu, mfu, gpus):
     one = count(t, 1)
     flops, state = one.flops * t.rows * t.steps, STATE_BYTES * one.parameters
     shared = state * (1 - 1 / gpus)  # bytes of the state that lie on the other GPUs
-    rows, alive = largest_micro_batch(t, room + shared)
+    lengths = [sum(x.numel() for x in t.inputs(1, longest)) for longest in (False, True)]
+    guess = (room + shared - state) / (one.peak_bytes - state) * lengths[0] / lengths[1]
+    rows, alive = largest_micro_batch(t, room + shared, guess)
     hours = (flops / mfu + 2 * one.parameters * t.written / SAMPLING_MFU) / peak / 3600
     out = [
         Row("parameters", one.parameters, "", "counted in the model's classes"),

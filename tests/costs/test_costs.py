@@ -81,10 +81,11 @@ def test_longest_inputs_take_more_memory():
 def test_a_micro_batch_fills_the_room_and_no_more():
     t = training("goldfish", "laptop", batch=64)
     room = costs.count(t, 16).peak_bytes + 1
-    assert costs.largest_micro_batch(t, room) == (16, room - 1)
-    assert costs.largest_micro_batch(t, 1e12)[0] == 64
     one = costs.count(t, 1).peak_bytes
-    assert costs.largest_micro_batch(t, one - 1) == (0, one)
+    for guess in (1, 16, 1e9):
+        assert costs.largest_micro_batch(t, room, guess) == (16, room - 1)
+        assert costs.largest_micro_batch(t, 1e12, guess)[0] == 64
+        assert costs.largest_micro_batch(t, one - 1, guess) == (0, one)
 
 
 def quantities(rows):

@@ -22,7 +22,8 @@ book: .venv/installed
 	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
 
 # Minutes; the long ones, clusters, whole builds and faults are in test-full. What the tests read is fetched first.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 --durations-min 1
+# Three processes on two cores, since those of pages wait for a browser; a file is one process's.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations 20 --durations-min 1
 
 test: .venv/installed
 	$(BIN)/python -m paperwalk fetch

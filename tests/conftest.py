@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each 
 from paperwalk import evidence, runs
 from paperwalk.evidence.records import device_name
 
-LONGEST = ("test_notebooks.py", "test_pages.py")  # begun first, so that no process is left with one at the end
+LONGEST = ("test_notebooks.py", "TestChapters")  # begun first: no process is left with one at the end
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--no-sandbox",
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items):
 
     Faults are for `make test-full`, but for those marked `quick`. Tests marked `gpu` are skipped where there is none.
     """
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.parent.name) in LONGEST else len(LONGEST))
     for item in items:
         if item.get_closest_marker("fault") and not item.get_closest_marker("quick"):
             item.add_marker("full")

@@ -54,8 +54,7 @@ def site():
         yield address
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page(browser, site, subtests, name):
+def visited(browser, site, subtests, name):
     with Visit(browser, site, name) as visit:
         offered = {"visit": visit, "page": visit.page, "found": visit.found}
         for check, chosen, names in CHECKS:
@@ -65,6 +64,18 @@ def test_page(browser, site, subtests, name):
                     if "page" in asked:
                         visit.rest()
                     check(**asked, **chosen)
+
+
+class TestChapters:
+    @pytest.mark.parametrize("name", CHAPTERS)
+    def test_page(self, browser, site, subtests, name):
+        visited(browser, site, subtests, name)
+
+
+class TestOtherPages:  # a class of its own, so that another process may take it
+    @pytest.mark.parametrize("name", [page for page in PAGES if page not in CHAPTERS])
+    def test_page(self, browser, site, subtests, name):
+        visited(browser, site, subtests, name)
 
 
 @functools.cache

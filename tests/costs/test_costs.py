@@ -79,7 +79,7 @@ def test_longest_inputs_take_more_memory():
 
 
 def test_a_micro_batch_fills_the_room_and_no_more():
-    t = training("goldfish", "laptop", batch=64)
+    t = training("goldfish", "ci", batch=64)
     room = costs.count(t, 16).peak_bytes + 1
     one = costs.count(t, 1).peak_bytes
     for guess in (1, 16, 1e9):
@@ -126,7 +126,11 @@ def test_what_the_paper_says_has_a_place_and_a_row_of_the_plan(chapter):
         assert set(entry) == {"paper", "where"} and entry["paper"] > 0 and entry["where"].strip()
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
+SLOW = {"transformer_fam": pytest.mark.full}  # half a minute: 24,000 launches a step
+PAPERS = [pytest.param(chapter, marks=SLOW.get(chapter, ())) for chapter in runs.chapters()]
+
+
+@pytest.mark.parametrize("chapter", PAPERS)
 def test_the_papers_own_scale_is_costed_and_not_run(chapter):
     with pytest.raises(runs.ParameterError, match=f"dry_run = true: {chapter} at paper is costed, not run"):
         runs.execute(chapter, "paper", 0, timeout=60)

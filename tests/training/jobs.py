@@ -78,7 +78,7 @@ def run(path=None, sharded=False, dtype=torch.float64, batches=four, noisy=False
     evaluate = lambda model: {"logit": model(torch.arange(11)).double().square().mean()}
     loss = noisy_loss if noisy else loss_fn
     log = train(model, watched, loss, config, path, evaluate, evaluate_every=5, progress=False)
-    weights = {name: distributed.whole(p).detach().numpy().copy() for name, p in model.named_parameters()}
+    weights = {name: distributed.full_tensor(p).detach().numpy().copy() for name, p in model.named_parameters()}
     return weights, log, steps[:1]
 
 
@@ -114,7 +114,7 @@ def run_model(kind, sharded):
         return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"), ids.numel()
 
     log = train(model, batches, loss, TrainConfig(5, 0.02), progress=False)
-    return {name: distributed.whole(p).detach().numpy().copy() for name, p in model.named_parameters()}, log, []
+    return {name: distributed.full_tensor(p).detach().numpy().copy() for name, p in model.named_parameters()}, log, []
 
 
 def stopped(*args):
@@ -146,7 +146,7 @@ def run_branch():
 
 
 def draw(common):
-    return [distributed.seed(common), distributed.rank(), distributed.size()]
+    return [distributed.worker_seed(common), distributed.rank(), distributed.world_size()]
 
 
 def one_bad_micro_batch(step):

@@ -74,7 +74,7 @@ def _serve(rank, size, port, pipe):
         {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     )
-    distributed.join()
+    distributed.join_process_group()
     while True:
         function, args = pipe.recv()
         try:

@@ -44,7 +44,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], notes: dict) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         (_write_folder if dist.is_initialized() else _write_file)(temporary, tensors, notes)
-        distributed.together(lambda: _put_into_place(temporary, path) if first else None)
+        distributed.raise_everywhere(lambda: _put_into_place(temporary, path) if first else None)
     except OSError as error:
         raise TrainingError(_why_not_written(path, tensors, error)) from error
     finally:
@@ -69,7 +69,7 @@ def prepare(path: Path) -> None:
         except OSError as error:
             raise TrainingError(f"{path}: no checkpoint can be written there ({error})") from error
 
-    distributed.together(lambda: clear() if distributed.rank() == 0 else None)
+    distributed.raise_everywhere(lambda: clear() if distributed.rank() == 0 else None)
 
 
 def load(path: Path, identity: dict) -> "Saved | None":
@@ -80,17 +80,17 @@ def load(path: Path, identity: dict) -> "Saved | None":
     """
     first, problems = distributed.rank() == 0, []
     for candidate in (path, _beside(path, "previous")):
-        if not distributed.of_first(candidate.exists()):
+        if not distributed.broadcast_object(candidate.exists()):
             continue
         try:
-            saved = distributed.together(lambda: Saved(candidate))
+            saved = distributed.raise_everywhere(lambda: Saved(candidate))
         except _Damaged as error:
             problems.append(str(error))
             continue
         if saved.notes["identity"] != identity:
             raise TrainingError(f"{candidate}: {_another_run(saved.notes['identity'], identity)}")
         if candidate != path:
-            distributed.together(lambda: _put_back(candidate, path) if first else None)
+            distributed.raise_everywhere(lambda: _put_back(candidate, path) if first else None)
             saved.path = path
             if first:
                 problem = f"damaged ({problems[0]})" if problems else "missing"
@@ -167,16 +167,16 @@ def _write_folder(folder, tensors, notes):
     except dcp.api.CheckpointException as error:
         raise next((cause for cause, _ in error.failures.values() if isinstance(cause, OSError)), error) from error
     files = sorted(file.name for file in folder.glob("*.safetensors"))
-    mine = files[distributed.rank() :: distributed.size()]
-    digested = distributed.together(lambda: {name: _digest(folder / name) for name in mine})
-    digests = {name: digest for part in distributed.gather(digested) for name, digest in part.items()}
+    mine = files[distributed.rank() :: distributed.world_size()]
+    digested = distributed.raise_everywhere(lambda: {name: _digest(folder / name) for name in mine})
+    digests = {name: digest for part in distributed.all_gather_object(digested) for name, digest in part.items()}
     content = json.dumps({"sha256": "0" * 64, "files": digests} | notes, separators=(",", ":")).encode()
 
     def write_notes():
         _write(folder / NOTES, _sealed(content, hashlib.sha256(content)))
         _sync(folder)
 
-    distributed.together(lambda: write_notes() if distributed.rank() == 0 else None)
+    distributed.raise_everywhere(lambda: write_notes() if distributed.rank() == 0 else None)
 
 
 def _check_folder(folder):
@@ -189,7 +189,7 @@ def _check_folder(folder):
         raise ValueError(f"the checksum of {NOTES} is wrong")
     if {file.name for file in folder.glob("*.safetensors")} != files.keys():
         raise ValueError(f"its files are not those that {NOTES} lists")
-    for name in sorted(files)[distributed.rank() :: distributed.size()]:
+    for name in sorted(files)[distributed.rank() :: distributed.world_size()]:
         if _digest(folder / name) != files[name]:
             raise ValueError(f"the checksum of {name} is wrong")
     return notes, list(dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)

@@ -90,7 +90,7 @@ def launch(
         raise DistributedError(f"workers = {workers}: they failed more than {retries} times: {cause}") from error
 
 
-def join() -> None:
+def join_process_group() -> None:
     """Join the process group that torchrun's environment variables describe; without them, do nothing."""
     if dist.is_initialized() or "WORLD_SIZE" not in os.environ:
         return
@@ -103,24 +103,24 @@ def join() -> None:
 
 
 def rank() -> int:
-    """This worker's number, 0 .. size() - 1; 0 outside a process group."""
+    """This worker's number, 0 .. world_size() - 1; 0 outside a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """Number of workers; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(value: Value) -> list[Value]:
+def all_gather_object(value: Value) -> list[Value]:
     """The values of all workers, by rank, on every worker."""
-    values = [value] * size()
+    values = [value] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(values, value)
     return values
 
 
-def of_first(value: Value) -> Value:
+def broadcast_object(value: Value) -> Value:
     """Worker 0's value, on every worker."""
     values = [value]
     if dist.is_initialized():
@@ -128,7 +128,7 @@ def of_first(value: Value) -> Value:
     return values[0]
 
 
-def together(action: Callable[[], Value]) -> Value:
+def raise_everywhere(action: Callable[[], Value]) -> Value:
     """action() of this worker; where it fails on any worker, the error is raised on all: none is left waiting."""
     result: Any = None
     error = None
@@ -136,13 +136,13 @@ def together(action: Callable[[], Value]) -> Value:
         result = action()
     except Exception as failure:
         error = failure
-    errors = [each for each in gather(error) if each is not None]
+    errors = [each for each in all_gather_object(error) if each is not None]
     if errors:
         raise error or errors[0]
     return result
 
 
-def seed(common: int) -> int:
+def worker_seed(common: int) -> int:
     """This worker's seed, 0 to 2**32 - 1: worker 0 has the common one, so that one worker is the plain loop."""
     if rank() == 0:
         return common
@@ -164,9 +164,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module] = ()) -> nn.Module:
         return model
     from torch.distributed.fsdp import fully_shard  # takes a second
 
-    if len(set(gather(float(sum(p.detach().double().sum() for p in model.parameters()))))) > 1:
+    if len(set(all_gather_object(float(sum(p.detach().double().sum() for p in model.parameters()))))) > 1:
         raise ValueError("model: has other weights on other workers; set the seed before it is built")
-    mesh = dist.device_mesh.init_device_mesh(next(model.parameters()).device.type, (size(),))
+    mesh = dist.device_mesh.init_device_mesh(next(model.parameters()).device.type, (world_size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -195,13 +195,13 @@ def replica(model: nn.Module) -> nn.Module:
     return _Replica(model, find_unused_parameters=True)
 
 
-def share(micro_batches: list) -> list[tuple]:
-    """This worker's (micro-batch, whether it counts): every size()-th one, equally many on each worker.
+def local_micro_batches(micro_batches: list) -> list[tuple]:
+    """This worker's (micro-batch, whether it counts): every world_size()-th one, equally many on each worker.
 
     The workers meet in every pass. One that would be a micro-batch short repeats another that does not count.
     """
-    passes = math.ceil(len(micro_batches) / size())
-    chosen = range(rank(), passes * size(), size())
+    passes = math.ceil(len(micro_batches) / world_size())
+    chosen = range(rank(), passes * world_size(), world_size())
     return [(micro_batches[i % len(micro_batches)], i < len(micro_batches)) for i in chosen]
 
 
@@ -210,7 +210,7 @@ def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
-def total(
+def all_reduce_sums(
     loss: float | torch.Tensor, kept: int | torch.Tensor, device: torch.device
 ) -> tuple[float | torch.Tensor, int | torch.Tensor]:
     """(sum of the losses, sum of the kept tokens) over the workers; the very same values outside a process group."""
@@ -221,12 +221,12 @@ def total(
     return sums[0], sums[1]
 
 
-def whole(norm: torch.Tensor) -> torch.Tensor:
+def full_tensor(norm: torch.Tensor) -> torch.Tensor:
     """A norm over shards as a plain tensor."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def copy_first(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast_(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite each tensor with that of worker 0."""
     if dist.is_initialized():
         for tensor in tensors:

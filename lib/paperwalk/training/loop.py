@@ -144,7 +144,7 @@ def train(
     for step in bar:
         lr = lr_at(step, config)
         loss, grad_norm, kept = _step(computing, batches(step), loss_fn, optimizer, parameters, lr, config, step)
-        distributed.copy_first(buffers)
+        distributed.broadcast_(buffers)
         supervised += kept
         row = dict(step=step, loss=loss, lr=lr, grad_norm=grad_norm, kept=kept, supervised=supervised)
         log.append(row)
@@ -155,13 +155,13 @@ def train(
         if evaluate is not None and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
             with _undisturbed(model, device), _memory(f"step {step}: evaluate", lambda: "what it takes at a time"):
                 figures = {name: float(value) for name, value in evaluate(model).items()}
-            figures = distributed.of_first(figures)
+            figures = distributed.broadcast_object(figures)
             if clash := row.keys() & figures.keys():
                 raise ValueError(f"evaluate returned {sorted(clash)}: names that the log uses itself")
             row.update(figures)
         due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
         if checkpoint is not None and (last or due):
-            states = distributed.gather(_random_state(device))
+            states = distributed.all_gather_object(_random_state(device))
             notes = {"identity": identity, "step": len(log), "log": log, "random": states}
             with _memory(f"{checkpoint}: writing it", lambda: "the width of the model, of which it holds three copies"):
                 checkpoints.save(checkpoint, _state(model, optimizer, named), notes)
@@ -181,7 +181,7 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
     """One optimiser step over its micro-batches -> (loss per kept token, norm of its gradient, kept)."""
     optimizer.zero_grad(set_to_none=True)
     loss_sum, kept = 0.0, 0
-    shares = distributed.share(micro_batches)
+    shares = distributed.local_micro_batches(micro_batches)
     for i, (batch, counts) in enumerate(shares):
         memory = _memory(f"step {step}", lambda: _size_of_step(batch, model))
         with memory, distributed.accumulating(model, i + 1 == len(shares)):
@@ -191,17 +191,19 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
                 loss, weight = loss * 0, 0
             if loss.requires_grad:  # a micro-batch that keeps nothing may return a constant
                 loss.backward()
-            elif distributed.size() > 1:
+            elif distributed.world_size() > 1:
                 raise TrainingError(f"step {step}: a loss depends on no parameter, and the other workers wait for it")
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = distributed.whole(nn.utils.get_total_norm(grads))  # of the sum; up to here nothing waits for the device
-    loss_sum, kept, norm = _fetched(*distributed.total(loss_sum, kept, parameters[0].device), norm)
+    norm = distributed.full_tensor(
+        nn.utils.get_total_norm(grads)
+    )  # of the sum; up to here nothing waits for the device
+    loss_sum, kept, norm = _fetched(*distributed.all_reduce_sums(loss_sum, kept, parameters[0].device), norm)
 
     kept = int(kept)
     if kept == 0:
         return None, None, 0
-    workers = distributed.size()  # over which the gradients were averaged, not added up
+    workers = distributed.world_size()  # over which the gradients were averaged, not added up
     loss, norm = loss_sum / kept, norm * workers / kept
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(f"step {step}: the loss is {loss} and the norm of its gradient {norm}; both must be finite")
@@ -267,7 +269,7 @@ def _undisturbed(model, device):
 
 
 def _seed(common):
-    seed = distributed.seed(common)
+    seed = distributed.worker_seed(common)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # CUDA as well

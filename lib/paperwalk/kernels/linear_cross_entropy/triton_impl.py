@@ -37,6 +37,8 @@ def loss_and_slope_(logits: torch.Tensor, targets: torch.Tensor, wants_slope: bo
     """Losses (C,) in float32 of logits (C, V); with wants_slope the logits become the losses' gradient."""
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     block = min(4096, triton.next_power_of_2(logits.shape[1]))
+    warps = 8 if block >= 2048 else 4  # with four a thread of 16 columns runs out of registers on an A100
     if len(logits):
-        _row[(len(logits),)](logits, targets, losses, logits.stride(0), logits.shape[1], wants_slope, block)
+        given = logits, targets, losses, logits.stride(0), logits.shape[1], wants_slope, block
+        _row[(len(logits),)](*given, num_warps=warps)
     return losses

@@ -85,7 +85,7 @@ def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     assert_alone(before)
 
 
-OF_THE_MACHINE = "speed|seconds|memory|faster|_ms|bytes"  # in a figure's name
+OF_THE_MACHINE = "speed|seconds|memory|r_squared"  # in the name of a figure: times and bytes, and how they grow
 IN_ONE_PROCESS = [name for name in runs.chapters() if runs.profile_values(name, "ci").get("workers") == 1]
 
 

@@ -6,6 +6,9 @@ import sys
 import pytest
 
 from paperwalk import runs
+from paperwalk.runs.files import code_cells
+
+MOST_LINES_OF_A_CELL, MOST_LINES_OF_A_CHAPTER = 25, 700
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "format"])
@@ -17,3 +20,9 @@ def test_ruff(command):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("chapter", runs.chapters())
+def test_a_chapters_code_can_be_read_cell_by_cell(chapter):
+    lines = [len(cell["source"].splitlines()) for cell in code_cells(runs.notebook_path(chapter))]
+    assert max(lines) <= MOST_LINES_OF_A_CELL and sum(lines) <= MOST_LINES_OF_A_CHAPTER

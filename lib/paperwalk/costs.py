@@ -147,17 +147,17 @@ class Row:
 
 
 def training_of(chapter: str, values: dict, root: Path | None = None) -> Training | None:
-    """The `training(v)` of the notebook's cell tagged `cost`, at these values; None where the chapter has none.
+    """The `training(v)` of the notebook's cells tagged `cost`, at these values; None where the chapter has none.
 
-    That cell stands for itself: it imports what it needs, and only its imports and definitions are run here.
+    Those cells stand for themselves: they import what they need, and only their imports and definitions are run here.
     """
-    for cell in code_cells(runs.notebook_path(chapter, root)):
-        if "cost" in tags_of(cell):
-            tree, names = ast.parse(cell["source"]), dict[str, Any](__name__="__costs__")
-            tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
-            exec(compile(tree, f"{chapter}.ipynb", "exec"), names)
-            return names["training"](SimpleNamespace(**values))
-    return None
+    cells = [cell["source"] for cell in code_cells(runs.notebook_path(chapter, root)) if "cost" in tags_of(cell)]
+    if not cells:
+        return None
+    tree, names = ast.parse("\n".join(cells)), dict[str, Any](__name__="__costs__")
+    tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
+    exec(compile(tree, f"{chapter}.ipynb", "exec"), names)
+    return names["training"](SimpleNamespace(**values))
 
 
 def table(chapter: str, training: Callable[[SimpleNamespace], Training]) -> "pd.DataFrame":

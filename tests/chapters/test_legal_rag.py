@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 from tests.chapters import definitions
 
 from paperwalk import runs
-from paperwalk.papers.legal_rag import arithmetic, law, law_questions, planted
+from paperwalk.papers.legal_rag import arithmetic, counting, law, law_questions, planted
 from paperwalk.papers.legal_rag.endpoint import Reply
 
 
@@ -197,7 +197,7 @@ def test_an_order_hidden_in_a_document_changes_nothing(d, order):
 
 
 def test_a_grammar_of_quotes_offers_each_sentence_and_the_refusal(d):
-    grammar = d.quotes_grammar([record('It is "A". It was abolished in 1968.')], 40)
+    grammar = d.quotes_grammar([d.document(record('It is "A". It was abolished in 1968.'), 40)])
     assert grammar.count("|") == 2 and d.REFUSAL in grammar
     assert json.dumps("It was abolished in 1968. [1]") in grammar and '\\"A\\"' in grammar
 
@@ -342,12 +342,12 @@ def test_risk_falls_as_the_unsure_are_withheld(d, questions):
     wrong, right = d.Grade("incorrect"), d.Grade("correct", "grounded")
     rows = [(None, d.Answer("a", confidence=c), g) for c, g in [(-3, wrong), (-1, right), (-2, wrong), (-0.5, right)]]
     rows.append((None, d.Answer(d.REFUSAL, confidence=-0.1), d.Grade("refusal")))
-    coverage, risk = d.risk_coverage(rows)
+    coverage, risk = counting.risk_coverage(rows, d.REFUSES)
     assert np.allclose(coverage, [0.2, 0.4, 0.6, 0.8]) and np.allclose(risk, [0, 0, 1 / 3, 0.5])
 
 
 def test_auc_counts_pairs(d):
-    assert d.auc([2, 3], [1]) == 1 and d.auc([1], [1]) == 0.5 and math.isnan(d.auc([], [1]))
+    assert counting.auc([2, 3], [1]) == 1 and counting.auc([1], [1]) == 0.5 and math.isnan(counting.auc([], [1]))
 
 
 def test_the_subset_is_balanced_and_keeps_twins(questions):

@@ -48,14 +48,14 @@ def grown(notebook, reward, human=None, sources=None):
 
 def test_the_filter_is_strict_and_people_must_pass_it_too(notebook):
     data = grown(notebook, [0.1, 0.5, 0.5, 0.9], human=[True, True, False, False])
-    passed = data.above(0.5)
+    passed = notebook.above(data, 0.5)
     assert passed.targets == ["t3"] and not passed.human.any() and passed.reward.tolist() == [0.9]
-    assert data.above(0.49).human.tolist() == [True, False, False]
+    assert notebook.above(data, 0.49).human.tolist() == [True, False, False]
 
 
 def test_thresholds_rise_lie_above_the_mean_and_come_from_raw_rewards(notebook):
     reward = np.r_[np.zeros(50), np.arange(1, 51)] * 7.0  # no scale is assumed
-    taus = grown(notebook, reward).taus([0.0, 0.5, 0.9])
+    taus = notebook.taus_of(grown(notebook, reward), [0.0, 0.5, 0.9])
     assert (np.diff(taus) > 0).all() and taus[0] > reward.mean()
     np.testing.assert_allclose(taus, np.quantile(reward[reward > reward.mean()], [0.0, 0.5, 0.9]))
 
@@ -63,7 +63,7 @@ def test_thresholds_rise_lie_above_the_mean_and_come_from_raw_rewards(notebook):
 def test_thresholds_are_those_of_the_whole_grow_not_of_what_passed(notebook):
     data = grown(notebook, np.arange(100.0))
     notebook.p.thresholds = [0.0, 0.5, 0.9]
-    taus = data.taus(notebook.p.thresholds)
+    taus = notebook.taus_of(data, notebook.p.thresholds)
     sizes = [len(notebook.by_threshold(data, i).sources) for i in range(3)]
     assert sizes == [(data.reward > tau).sum() for tau in taus] and sizes[0] > sizes[1] > sizes[2] > 0
 
@@ -71,9 +71,9 @@ def test_thresholds_are_those_of_the_whole_grow_not_of_what_passed(notebook):
 def test_a_constant_reward_is_refused_and_the_data_stay(notebook):
     data = grown(notebook, [0.4, 0.4, 0.4])
     with pytest.raises(ValueError, match=r"all are 0\.4; no threshold"):
-        data.taus([0.0, 0.5])
+        notebook.taus_of(data, [0.0, 0.5])
     with pytest.raises(ValueError, match=r"tau = 0\.4: nothing passes; the largest reward is 0\.4"):
-        data.above(0.4)
+        notebook.above(data, 0.4)
     assert len(data.sources) == 3 and data.reward.tolist() == [0.4] * 3
 
 
@@ -267,7 +267,7 @@ def test_the_loop_takes_rising_thresholds_and_grows_from_the_carried_policy(note
     notebook.p.thresholds, notebook.p.samples = [0.0, 0.5], 3
     chosen, from_policies, grown_from = [], [], []
 
-    def improve(policy, data, judge, loss):
+    def improve(policy, data, judge, loss=None):
         from_policies.append(policy)
         chosen.append(float(data.reward.min()))
         return model(notebook, seed=len(from_policies))
@@ -336,7 +336,7 @@ def test_the_divergence_is_nought_from_itself_and_positive_otherwise(notebook):
 
 def test_survival_counts_people_above_each_threshold(notebook):
     data = grown(notebook, [0, 10, 20, 30, 40, 50], human=[True, False, True, False, True, False])
-    taus = data.taus([0.0, 0.5])  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
+    taus = notebook.taus_of(data, [0.0, 0.5])  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
     figures = comparisons.survival("a", data.reward, data.human, taus)
     assert figures == {"survive-a.i1": 1 / 3, "passing-human-a.i1": 0.5, "survive-a.i2": 0, "passing-human-a.i2": 0}
 

@@ -195,6 +195,12 @@ def test_a_profile_overrides_the_defaults_and_is_checked(book):
         assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_several_defaults_may_stand_on_a_line(book):
+    alone = runs.defaults("demo", book)
+    edit(book / "book/demo.ipynb", "h = 13", "h, more = 13, [1, 2]")
+    assert runs.defaults("demo", book) == alone | {"h": 13, "more": [1, 2]}
+
+
 def test_defaults_must_be_literals(book):
     edit(book / "book/demo.ipynb", "h = 13", "h = 12 + steps")
     with pytest.raises(runs.ParameterError, match=r"h = 12 \+ steps: must be a literal"):

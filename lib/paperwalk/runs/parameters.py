@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -335,6 +335,13 @@ def read_mapping(file: Path) -> dict:
 
 
 def _assigned(source: str) -> dict[str, ast.expr]:
-    """{name: syntax tree of its value} of the plain assignments in a cell's source."""
-    assignments = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
-    return {node.targets[0].id: node.value for node in assignments if isinstance(node.targets[0], ast.Name)}
+    """{name: syntax tree of its value} of the plain assignments in a cell's source, several to a line or not."""
+    assigned: dict[str, ast.expr] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+            pairs: Iterable[tuple[ast.expr, ast.expr]] = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = zip(target.elts, value.elts)
+            assigned |= {name.id: given for name, given in pairs if isinstance(name, ast.Name)}
+    return assigned

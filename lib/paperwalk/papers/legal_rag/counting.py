@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import scipy.stats
 
 from paperwalk.papers.legal_rag.answers import Answer
 from paperwalk.papers.legal_rag.law import Record
@@ -88,3 +89,21 @@ def excerpts(
         key = q.keys[0] if q.keys else "none: the premise is false"
         out.append({"question": q.text, "category": q.category, "key": key, "said": said})
     return out
+
+
+def risk_coverage(graded: Sequence[Graded], refuses: re.Pattern[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(coverage, risk) as the least confident answers are withheld one by one; risk: hallucinated of those given.
+
+    One value for each answer that is given: one that says something, and does not refuse.
+    """
+    given = [(a.confidence, g.label == "hallucinated") for _, a, g in graded if a.text and not refuses.search(a.text)]
+    wrong = [flag for _, flag in sorted(given, key=lambda pair: -pair[0])]
+    n = np.arange(1, len(wrong) + 1)
+    return n / max(1, len(graded)), np.cumsum(wrong) / n
+
+
+def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """Chance that a right answer has the higher score of the two (ties count half); NaN without one of each."""
+    if not len(right) or not len(wrong):
+        return math.nan
+    return scipy.stats.mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))

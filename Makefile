@@ -22,7 +22,7 @@ book: .venv/installed
 	@echo "The book is ready: $(CURDIR)/_build/html/index.html"
 
 # Minutes; the long ones, clusters, whole builds and faults are in test-full. What the tests read is fetched first.
-# Three processes on two cores, since those of pages wait for a browser; a file is one process's.
+# Three processes on two cores, since those of pages wait for a browser; a file, or a class of tests, is one process's.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations 20 --durations-min 1
 
 test: .venv/installed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shlex
@@ -155,6 +156,8 @@ def _run_papermill(source, executed, injected, overrides, timeout, root):
             write_atomically(path, buf)
 
     papermill_io.register(str(executed), Whole())
+    # it warns of parameters that share a line, which it does not see, and `check` has checked them all
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     progress_file = executed.with_name("progress.json")
     progress_file.unlink(missing_ok=True)
     try:

@@ -195,9 +195,8 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
                 raise TrainingError(f"step {step}: a loss depends on no parameter, and the other workers wait for it")
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = distributed.full_tensor(
-        nn.utils.get_total_norm(grads)
-    )  # of the sum; up to here nothing waits for the device
+    # of the sum; up to here nothing waits for the device
+    norm = distributed.full_tensor(nn.utils.get_total_norm(grads))
     loss_sum, kept, norm = _fetched(*distributed.all_reduce_sums(loss_sum, kept, parameters[0].device), norm)
 
     kept = int(kept)

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from paperwalk.models.fam import TransformerFAM
-from paperwalk.timing import median_ratio, seconds, wait_for
-
-__all__ = ["bytes_kept", "median_ratio", "memory_taken", "of_stream", "seconds", "stream", "training_step"]
+from paperwalk.timing import wait_for
 
 Logits = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # model, ids (B, T) -> logits (B, T, V)
 

@@ -46,11 +46,11 @@ gpu: .venv/installed
 	$(BIN)/python -m paperwalk run $(CHAPTER) --profile gpu --seeds 3
 
 gpu-pack: .venv/installed
-	$(BIN)/python -m paperwalk gpu-pack
+	$(BIN)/python -m deploy.gpu pack
 
 # On the GPU machine, which may be bare: the environment of this project where it is installed, else the machine's own.
 gpu-all:
-	PYTHONPATH=lib $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON)) -m paperwalk gpu --minutes $(MINUTES) --out $(OUT)
+	PYTHONPATH=lib $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON)) -m deploy.gpu run --minutes $(MINUTES) --out $(OUT) $(if $(ONLY),--only $(ONLY))
 
 bench: .venv/installed
 	for one in mask loss fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done

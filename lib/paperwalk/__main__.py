@@ -33,8 +33,13 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
+    return exit_status(parser(), arguments)
+
+
+def exit_status(commands: Parser, arguments: list[str] | None) -> int:
+    """Does what the parsed arguments name as `does`; what goes wrong is a line on stderr and the exit status."""
     try:
-        given = parser().parse_args(arguments)
+        given = commands.parse_args(arguments)
         return given.does(given) or 0
     except runs.ParameterError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
@@ -141,40 +146,6 @@ def fetch(given: Namespace) -> None:
         raise runs.RunError(str(error)) from error
 
 
-def pack_for_gpu(given: Namespace) -> None:
-    """Makes the loads and prints what is in each."""
-    from paperwalk.data.fetch import CorpusError
-    from paperwalk.gpu import pack
-
-    try:
-        loads = pack.make()
-    except (pack.PackError, CorpusError) as error:
-        raise runs.RunError(str(error)) from error
-    tree = pack.tree_size(runs.ROOT)
-    for name, files in loads.items():
-        whole = sum(files.values())
-        print(f"{pack.FOLDER}/{name}: {whole / 2**20:.1f} MiB, with the repository {(whole + tree) / 2**20:.1f} of 64")
-        for file, size in files.items():
-            print(f"  {file:<60} {size / 2**20:6.1f} MiB")
-
-
-def run_on_gpu(given: Namespace) -> int:
-    """Runs the boxes; the exit status: 1 where one failed."""
-    minutes = values.minutes(given.minutes)
-    from paperwalk.gpu import pack, runner
-
-    if not given.dry and not runs.has_cuda_device():
-        raise runs.ParameterError("gpu: no CUDA device was found; --dry walks the same way on a CPU")
-    stage = Path(given.stage) if given.stage else None
-    if not any((runs.ROOT / pack.FOLDER).glob("load-*")):
-        print(f"no loads in {pack.FOLDER} (make gpu-pack): texts and models come from the cache or the network")
-    try:
-        failed = runner.run_all(minutes, Path(given.out), given.only, given.dry, stage=stage)
-    except pack.PackError as error:
-        raise runs.RunError(str(error)) from error
-    return 1 if failed else 0
-
-
 def refresh_book(given: Namespace) -> None:
     """Runs the chapters whose measuring code changed, then refreshes what reports are out of date."""
     stale = {file: runs.stale(file) for file in runs.notebooks()}
@@ -203,8 +174,6 @@ COMMANDS = {  # name: the function that does it, and what it says of itself
     "new": (new_chapter, "make a new chapter from the template"),
     "publish": (publish_at, "set the repository's public address"),
     "fetch": (fetch, "download and clean what the chapters read, so that runs need no network"),
-    "gpu-pack": (pack_for_gpu, "pack what a bare GPU machine lacks"),
-    "gpu": (run_on_gpu, "on a GPU machine: probe, tests, benchmarks, then chapters, within some minutes"),
 }
 SCALES = f"scale: {', '.join(runs.PROFILES)}"
 OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes them
@@ -242,13 +211,6 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
     },
     "new": {"slug": {}},
     "publish": {"url": {}, "--branch": {"default": "main"}},
-    "gpu": {
-        "--minutes": {"default": "9", "metavar": "N", "help": "when to stop, all told (default: 9)"},
-        "--out": {"default": "_runs/gpu", "metavar": "FOLDER", "help": "where the results go (default: _runs/gpu)"},
-        "--only": {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME", "help": "only these"},
-        "--dry": {"action": "store_true", "help": "the same way on a CPU, at ci scale"},
-        "--stage": {"metavar": "FOLDER", "help": "where loads are laid out (default: a temporary folder)"},
-    },
 }
 
 if __name__ == "__main__":

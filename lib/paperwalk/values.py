@@ -16,13 +16,6 @@ def count(text: str, name: str = "seeds") -> int:
     return int(text)
 
 
-def minutes(text: str) -> float:
-    """A number from 1 to 1000."""
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not 1 <= float(text) <= 1000:
-        raise ParameterError(f"minutes = {text!r}: must be a number from 1 to 1000")
-    return float(text)
-
-
 def share(text: str) -> float:
     """Any number; which ones are allowed is for `costs.plan` to say."""
     try:

@@ -9,9 +9,9 @@ test_memory.py.
 import json
 
 import pytest
+from deploy.gpu import runner
 
 from paperwalk import costs, runs
-from paperwalk.gpu import runner
 from paperwalk.runs.parameters import profile_file
 
 pytestmark = pytest.mark.full

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from deploy.gpu import runner
 
 from chapters.definitions import load
 from device import memory
 from paperwalk import runs
-from paperwalk.gpu import runner
 from paperwalk.kernels import astar
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig

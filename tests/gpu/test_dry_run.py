@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from deploy.gpu import pack, runner
 
 from paperwalk import evidence, runs
-from paperwalk.gpu import pack, runner
 
 pytestmark = pytest.mark.full
 
@@ -50,7 +50,7 @@ def walk(tmp_path_factory):
     began = time.monotonic()
     arguments = ["--dry", "--minutes", "8", "--out", str(out), "--stage", str(tree.parent / "stage")]
     done = subprocess.run(
-        [sys.executable, "-m", "paperwalk", "gpu", *arguments],
+        [sys.executable, "-m", "deploy.gpu", "run", *arguments],
         cwd=tree,
         env=environment,
         capture_output=True,

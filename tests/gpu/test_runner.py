@@ -14,12 +14,11 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from deploy.gpu import __main__ as cli
+from deploy.gpu import pack, plain, runner
 
 import small_book
-from paperwalk import __main__ as cli
 from paperwalk import evidence, runs
-from paperwalk.gpu import pack, runner
-from paperwalk.runs import plain
 
 pytestmark = pytest.mark.full
 
@@ -88,7 +87,7 @@ def test_only_known_boxes_can_be_chosen(tmp_path, monkeypatch):
 
 
 def test_several_boxes_are_chosen_by_one_option(tmp_path, capsys):
-    given = ["gpu", "--dry", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
+    given = ["run", "--dry", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
     assert cli.main([*given, "golfish", "rset"]) == 2
     assert capsys.readouterr().err.startswith("only = golfish, rset: must be among")
     assert not list(tmp_path.iterdir())
@@ -137,7 +136,7 @@ def test_an_arm_taken_up_again_counts_once(tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from paperwalk.gpu import runner
+from deploy.gpu import runner
 runner.BENCHMARKS = ("mask",)
 sys.exit(runner.run_all(5, Path(sys.argv[1]), ["demo"], True, stage=Path(sys.argv[2])))
 """
@@ -250,7 +249,7 @@ def test_no_box_outlives_a_runner_that_is_killed(tmp_path):
     start = f"""
 import os, time
 from pathlib import Path
-from paperwalk.gpu import runner
+from deploy.gpu import runner
 box = runner.Box("bench:demo", [{sys.executable!r}, "-c", {program!r}], 60)
 runner._run_stage([box], time.monotonic() + 600, dict(os.environ), Path({str(tmp_path)!r}), lambda: None)
 """
@@ -272,7 +271,7 @@ def ends_soon(pid):
 
 def test_a_failing_cell_is_named(tmp_path):
     root = small_book.make(tmp_path)
-    command = [sys.executable, "-m", "paperwalk.runs.plain", "demo", "laptop", "0", '{"fail": "error"}']
+    command = [sys.executable, "-m", "deploy.gpu.plain", "demo", "laptop", "0", '{"fail": "error"}']
     environment = os.environ | {"PAPERWALK_ROOT": str(root)}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
@@ -317,7 +316,7 @@ def test_an_arm_that_fails_costs_itself_and_what_is_made_of_it(tmp_path):
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in ARMS]
     nbformat.write(notebook, root / "book/demo.ipynb")
     environment = os.environ | {"PAPERWALK_ROOT": str(root), "PAPERWALK_JOURNAL": str(journal)}
-    command = [sys.executable, "-m", "paperwalk.runs.plain", "demo", "laptop", "0"]
+    command = [sys.executable, "-m", "deploy.gpu.plain", "demo", "laptop", "0"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         said = process.stderr.read()

@@ -53,7 +53,7 @@ def outputs(file):
         (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
         (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),
         (["plan", "demo", "--gpu", "Z80"], "gpu = 'Z80': must be one of A100, H100, H200"),
-        (["walk"], "argument run | plan | list | refresh | new | publish | fetch | gpu-pack | gpu: invalid choice"),
+        (["walk"], "argument run | plan | list | refresh | new | publish | fetch: invalid choice"),
         (["run"], "the following arguments are required: chapter"),
         ([], "the following arguments are required: run | plan | list | refresh | new | publish"),
     ],

@@ -1,4 +1,4 @@
-"""What of the cache this chapter reads: for a machine without a network (`paperwalk.gpu.pack`)."""
+"""What of the cache this chapter reads: for a machine without a network (`deploy.gpu.pack`)."""
 
 from pathlib import Path
 

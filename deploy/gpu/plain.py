@@ -3,7 +3,7 @@
 The cells, their parameters and the results file are those of `runs.execute`; cells tagged `report`, which only read
 results, are left out. A cell that fails costs itself, the cells that read what it did not come to, and the results
 file: the others still run, for what they measure is in the journal (`runs.progress`). Run as a program:
-`python -m paperwalk.runs.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With PAPERWALK_HELD=1 it ends when its
+`python -m deploy.gpu.plain CHAPTER PROFILE SEED [OVERRIDES AS JSON]`. With PAPERWALK_HELD=1 it ends when its
 standard input is closed, so that no run outlives who started it.
 """
 

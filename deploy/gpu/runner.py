@@ -22,8 +22,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.gpu import pack
 from paperwalk import evidence, runs
-from paperwalk.gpu import pack
 
 # Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
 # take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, then the others side by side.
@@ -98,7 +98,7 @@ def stages(work: Path, dry: bool, only: Collection[str] = ()) -> list[list[Box]]
     """The boxes in order; those of a list run side by side. Raises ParameterError for a name that is none."""
     python = sys.executable
     junit = ["-p", "no:cacheprovider", f"--junitxml={work / 'tests.xml'}"]
-    boxes = [[Box("probe", [python, "-m", "paperwalk.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
+    boxes = [[Box("probe", [python, "-m", "deploy.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
     boxes.append([Box("tests", [python, "-m", "pytest", "-m", "gpu", *junit, *tests_for_gpu()], SECONDS["tests"])])
     if not dry:  # each cell of each chapter once
         boxes.append([_chapter("cells", name, "ci", 0, {"device": "cuda", "bf16": True}) for name in chapters()])
@@ -135,7 +135,7 @@ def _names(box):
 
 
 def _chapter(kind, chapter, profile, seed, overrides):
-    command = [sys.executable, "-m", "paperwalk.runs.plain", chapter, profile, str(seed), json.dumps(overrides)]
+    command = [sys.executable, "-m", "deploy.gpu.plain", chapter, profile, str(seed), json.dumps(overrides)]
     values = runs.profile_values(chapter, profile) | {"seed": seed} | overrides
     result, pretrained = evidence.result_file(chapter, values), values.get("extreme_model") == "smollm2"
     return Box(f"{kind}:{chapter}:{seed}", command, SECONDS[kind], result, pretrained)
@@ -143,7 +143,8 @@ def _chapter(kind, chapter, profile, seed, overrides):
 
 def _environment(places, commit, stage, work, dry):
     """Variables of the programs: where packages and texts lie (without loads: as ever), one thread a process."""
-    paths = [runs.ROOT / "lib", runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
+    here = Path(__file__).parents[2]  # of the book, unless that is another
+    paths = [here / "lib", here, runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
     offline = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
     set_here = offline | {"PAPERWALK_CACHE": str(places["cache"])} if places else {}
     set_here |= {

@@ -1,0 +1,1 @@
+"""Other machines than this one: an image, clusters of Ray and Slurm, and a GPU machine for a quarter of an hour."""

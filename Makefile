@@ -70,19 +70,16 @@ lint: .venv/installed
 clean:
 	rm -rf _build _runs
 
-# pip would compile all modules, a third of its time; Python compiles those that are imported.
-PIP = $(BIN)/pip install --quiet --no-compile
-
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/pip
-	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)")
-	$(PIP) -r requirements.lock
-	$(PIP) --no-deps --editable .
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)")
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
 # In place of the locked versions the newest that pyproject.toml allows.
 .venv/newest: | .venv/bin/pip
-	$(if $(TORCH_INDEX),$(PIP) --upgrade --index-url $(TORCH_INDEX) "$$(sed -n 's/^ *"\(torch>[^"]*\)".*/\1/p' pyproject.toml)")
-	$(PIP) --upgrade --upgrade-strategy eager --editable '.[book,legal,test]'
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --upgrade --index-url $(TORCH_INDEX) "$$(sed -n 's/^ *"\(torch>[^"]*\)".*/\1/p' pyproject.toml)")
+	$(BIN)/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[book,legal,test]'
 	@touch .venv/installed
 
 .venv/bin/pip:

@@ -8,7 +8,7 @@ import pytest
 from paperwalk import runs
 from paperwalk.runs.files import code_cells
 
-MOST_LINES_OF_A_CELL, MOST_LINES_OF_A_CHAPTER = 25, 700
+MOST_LINES_OF_A_CELL, MOST_LINES_OF_A_NOTEBOOK = 25, 700
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "format"])
@@ -22,7 +22,7 @@ def test_ruff(command):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_a_chapters_code_can_be_read_cell_by_cell(chapter):
-    lines = [len(cell["source"].splitlines()) for cell in code_cells(runs.notebook_path(chapter))]
-    assert max(lines) <= MOST_LINES_OF_A_CELL and sum(lines) <= MOST_LINES_OF_A_CHAPTER
+@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+def test_code_can_be_read_cell_by_cell(notebook):
+    lines = [len(cell["source"].splitlines()) for cell in code_cells(notebook)]
+    assert max(lines) <= MOST_LINES_OF_A_CELL and sum(lines) <= MOST_LINES_OF_A_NOTEBOOK

@@ -143,8 +143,8 @@ def _chapter(kind, chapter, profile, seed, overrides):
 
 def _environment(places, commit, stage, work, dry):
     """Variables of the programs: where packages and texts lie (without loads: as ever), one thread a process."""
-    here = Path(__file__).parents[2]  # of the book, unless that is another
-    paths = [here / "lib", here, runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
+    code = Path(__file__).parents[2]  # where this package and the library lie; PAPERWALK_ROOT may name another book
+    paths = [code / "lib", code, runs.ROOT, places.get("site", ""), os.environ.get("PYTHONPATH", "")]
     offline = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
     set_here = offline | {"PAPERWALK_CACHE": str(places["cache"])} if places else {}
     set_here |= {

@@ -4,9 +4,9 @@ import csv
 import time
 
 import pytest
-from benchmarks.harness import Contest, Unequal, run
 
 from benchmarks import harness
+from benchmarks.harness import Contest, Unequal, run
 
 
 def exact(name, result, reference):

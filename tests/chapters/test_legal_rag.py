@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import cohen_kappa_score
-from tests.chapters import definitions
 
 from paperwalk import runs
 from paperwalk.papers.legal_rag import arithmetic, counting, law, law_questions, planted
 from paperwalk.papers.legal_rag.endpoint import Reply
+from tests.chapters import definitions
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ test_memory.py.
 import json
 
 import pytest
-from deploy.gpu import runner
 
+from deploy.gpu import runner
 from paperwalk import costs, runs
 from paperwalk.runs.parameters import profile_file
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from deploy.gpu import runner
 
 from chapters.definitions import load
+from deploy.gpu import runner
 from device import memory
 from paperwalk import runs
 from paperwalk.kernels import astar

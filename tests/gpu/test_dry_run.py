@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from deploy.gpu import pack, runner
 
+from deploy.gpu import pack, runner
 from paperwalk import evidence, runs
 
 pytestmark = pytest.mark.full

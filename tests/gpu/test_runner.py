@@ -14,10 +14,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from deploy.gpu import __main__ as cli
-from deploy.gpu import pack, plain, runner
 
 import small_book
+from deploy.gpu import __main__ as cli
+from deploy.gpu import pack, plain, runner
 from paperwalk import evidence, runs
 
 pytestmark = pytest.mark.full
@@ -90,6 +90,13 @@ def test_several_boxes_are_chosen_by_one_option(tmp_path, capsys):
     given = ["run", "--dry", "--out", str(tmp_path / "out"), "--stage", str(tmp_path / "stage"), "--only"]
     assert cli.main([*given, "golfish", "rset"]) == 2
     assert capsys.readouterr().err.startswith("only = golfish, rset: must be among")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("minutes", ["0", "1001", "ten", "-3", "nan"])
+def test_minutes_are_checked_before_anything_is_written(minutes, tmp_path, capsys):
+    assert cli.main(["run", "--dry", f"--minutes={minutes}", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"minutes = {minutes!r}: must be a number from 1 to 1000\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -69,7 +69,7 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
     ratios = {name: statistics.median(t / o for t, o in zip(times, seconds[ours])) for name, times in seconds.items()}
     rows = []
     for name, times in seconds.items():
-        p20, p50, p80 = (1000 * statistics.quantiles(times, n=10)[at] for at in (1, 4, 7))
+        p20, p50, p80 = (1000 * statistics.quantiles(times, n=10, method="inclusive")[at] for at in (1, 4, 7))
         row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=rounds)
         row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}", ratio=f"{ratios[name]:.3f}")
         row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", **machine())

@@ -99,12 +99,12 @@ def main():
     seconds, rows = times(), []
     for i, (case, count) in enumerate(zip(CASES, counts)):
         profile, changed = case
-        p20, p50, p80 = (statistics.quantiles(seconds[i], n=10)[at] for at in (1, 4, 7))
+        p20, p50, p80 = (statistics.quantiles(seconds[i], n=10, method="inclusive")[at] for at in (1, 4, 7))
         row = dict(profile=profile, changed=json.dumps(changed), parameters=count.parameters, gflop=count.flops / 1e9)
         row |= dict(p20_seconds=p20, p50_seconds=p50, p80_seconds=p80, steps=len(seconds[i]))
         if i and profile == CASES[i - 1][0]:  # a larger size of the same profile
             expected = count.flops / counts[i - 1].flops
-            found = p50 / statistics.quantiles(seconds[i - 1], n=10)[4]
+            found = p50 / statistics.median(seconds[i - 1])
             row |= dict(time_predicted=expected, time_measured=found, time_error=expected / found - 1)
         # The C library keeps what is freed in pieces of up to 32 MB; told not to, a process holds what is in use.
         exact, kept = peak(case, MALLOC_MMAP_THRESHOLD_="65536"), peak(case)

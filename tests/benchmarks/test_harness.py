@@ -1,7 +1,6 @@
 """The benchmarks' harness: equality comes first, times are compared in turn, results replace those of the same case."""
 
 import csv
-import time
 
 import pytest
 
@@ -14,13 +13,9 @@ def exact(name, result, reference):
         raise Unequal(f"toy: {name}: its sum is not ours")
 
 
-def contest(peer, case="ten"):
-    def slow(numbers):
-        time.sleep(0.02)
-        return sum(numbers)
-
-    ours = {"paperwalk": slow, "peer": peer, "floor: nothing": lambda numbers: None}
-    return Contest("toy", case, lambda: (list(range(10)),), ours, exact, rounds=3)
+def contest(peer, case="ten", ours=sum):
+    implementations = {"paperwalk": ours, "peer": peer, "floor: nothing": lambda numbers: None}
+    return Contest("toy", case, lambda: (list(range(10)),), implementations, exact, rounds=3)
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +24,26 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results" / "toy.csv"
 
 
-def test_rows_have_times_and_ratios_to_ours(results):
-    def twice_as_slow(numbers):
-        time.sleep(0.04)
-        return sum(numbers)
+def test_rows_have_times_and_ratios_to_ours(results, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now)
 
-    rows = {row["implementation"]: row for row in run(contest(twice_as_slow), memory=lambda contest, name: 1.5)}
-    assert float(rows["paperwalk"]["ratio"]) == 1 and 1.5 < float(rows["peer"]["ratio"]) < 3
-    assert 20 <= float(rows["paperwalk"]["p20_ms"]) <= float(rows["paperwalk"]["p80_ms"])
+    def taking(warm_ups, *milliseconds):
+        """sum, and the clock goes on: by nine seconds each time that it warms up, then by one of these a round."""
+        left = iter([9000] * warm_ups + list(milliseconds))
+
+        def implementation(numbers):
+            nonlocal now
+            now += next(left) / 1000
+            return sum(numbers)
+
+        return implementation
+
+    ours, peer = taking(2, 20, 30, 20), taking(1, 40, 60, 80)
+    rows = {row["implementation"]: row for row in run(contest(peer, ours=ours), memory=lambda contest, name: 1.5)}
+    assert float(rows["paperwalk"]["ratio"]) == 1 and float(rows["peer"]["ratio"]) == 2  # of 2, 2 and 4
+    times = {name: [float(row[f"{p}_ms"]) for p in ("p20", "p50", "p80")] for name, row in rows.items()}
+    assert times["paperwalk"] == [20, 20, 26] and times["peer"] == [48, 60, 72]  # none beyond what was measured
     written = list(csv.DictReader(results.open(newline="")))
     assert [row["implementation"] for row in written] == ["paperwalk", "peer", "floor: nothing"]
     assert all(row["peak_mb"] == "1.5" and row["device"] and "torch" in row["versions"] for row in written)

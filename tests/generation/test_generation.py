@@ -12,9 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from generation import tiny
 from generation.tiny import V, lists, prompts_of
 from generation.tiny import decoder as make
-from paperwalk.generation import arguments, choose_sample, cpu, generate, prefixes, sampling, truncate
-from paperwalk.models.decoder import Decoder, DecoderConfig
-from paperwalk.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from paperwalk.generation import arguments, choose_sample, generate, prefixes, sampling, truncate
 
 METHODS = {name: options for name, options in tiny.METHODS.items() if name != "samples"}
 
@@ -41,53 +39,6 @@ def test_cache_equals_recomputation(options, lengths, eos, recorded, monkeypatch
             assert len(row) == 12
         else:
             assert eos not in row[:-1] and (len(row) == 12 or row[-1] == eos)
-
-
-def float32_models():
-    torch.manual_seed(0)
-    sizes = dict(d_model=64, n_layers=2, n_heads=4, d_ff=96)
-    for tied in (False, True):
-        yield Decoder(DecoderConfig(300, **sizes, n_kv_heads=2, max_positions=40, tie_embeddings=tied)), {}
-    yield Seq2Seq(Seq2SeqConfig(300, **sizes, max_positions=40)), dict(bos=1)
-
-
-@pytest.mark.parametrize("recorded", [False, True], ids=["growing", "fixed shapes"])
-@pytest.mark.parametrize("model, ends", [*float32_models()], ids=["decoder", "decoder, tied", "encoder-decoder"])
-@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
-def test_a_prepared_model_gives_the_same_tokens_and_leaves_the_model_alone(options, model, ends, recorded, monkeypatch):
-    if recorded:
-        monkeypatch.setattr(prefixes, "RECORDED_ON", ("cpu",))
-    prompts = [torch.randint(3, 300, (n,), generator=torch.Generator().manual_seed(n)) for n in (3, 9, 1, 4)]
-    before = {name: (id(weight), weight.clone()) for name, weight in model.named_parameters()}
-    layers = [id(layer) for layer in model.modules()]
-    made, prepared = [], cpu.prepared
-    monkeypatch.setattr(cpu, "prepared", lambda *given: made.append(1) or prepared(*given))
-
-    def run(size):
-        made.clear()
-        monkeypatch.setattr(cpu, "PACKED_SIZE", size)
-        generator = torch.Generator().manual_seed(5) if options["method"] == "sample" else None
-        return lists(generate(model, prompts, 12, eos=4, generator=generator, **options, **ends))
-
-    monkeypatch.setattr(cpu, "PREPARED_FROM", 13)
-    plain = run(1)
-    assert not made
-    monkeypatch.setattr(cpu, "PREPARED_FROM", 12)
-    for size in (1, 300 * 64, 10**9):  # all matrices, the last one, none
-        assert run(size) == plain and made
-    assert all(torch.equal(weight, before[name][1]) for name, weight in model.named_parameters())
-    assert [id(weight) for weight in model.parameters()] == [mark for mark, _ in before.values()]
-    assert [id(layer) for layer in model.modules()] == layers
-
-
-def test_a_packed_layer_equals_the_linear_layer():
-    torch.manual_seed(0)
-    weight = torch.randn(70, 33)
-    for shape in ((1, 33), (5, 1, 33), (3, 7, 33)):
-        x = torch.randn(*shape, dtype=torch.float64)
-        with torch.inference_mode():
-            result = cpu.Packed(weight)(x.float())
-        torch.testing.assert_close(result.double(), x.float().double() @ weight.double().T, rtol=0, atol=1e-4)
 
 
 class Calls(TorchDispatchMode):

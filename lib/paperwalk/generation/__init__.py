@@ -1,17 +1,12 @@
 """Continue prompts with a decoder, or decode sources with an encoder-decoder: greedy, sampled or by beam search.
 
 `sampling` and `beam_search` choose tokens from logits; `prefixes` gives the logits and is all that knows the model;
-`cpu` makes a model's layers faster for the time of a call; `arguments` checks what is given.
+`arguments` checks what is given.
 """
-
-import functools
-from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 
-from paperwalk.generation import cpu
 from paperwalk.generation.arguments import Method, Model, TokenIds, check, check_ends, check_range, padded
 from paperwalk.generation.beam_search import beam_search
 from paperwalk.generation.prefixes import Prefixes
@@ -81,13 +76,7 @@ def generate(
         return choose_greedy(logits)
 
     with torch.inference_mode():
-        head: Callable[[torch.Tensor], torch.Tensor] = functools.partial(F.linear, weight=model.lm_head)
-        if use_cache and max_new_tokens >= cpu.PREPARED_FROM and cpu.can_prepare(model.lm_head):
-            several = len(ids) * max(samples, beams) > 1
-            if several and model.lm_head.numel() >= cpu.PACKED_SIZE:
-                head = cpu.Packed(model.lm_head)
-            model = cast(Model, cpu.prepared(model, several))
-        prefixes = Prefixes(model, head, ids, padding, bos, use_cache, max_new_tokens)
+        prefixes = Prefixes(model, ids, padding, bos, use_cache, max_new_tokens)
         if method == "beam":
             tokens = beam_search(prefixes, max_new_tokens, beams, eos, length_penalty)
         else:

@@ -3,10 +3,10 @@
 On a GPU a step is recorded once as a CUDA graph and replayed (`RecordedStep`), until rows leave or the cache grows.
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 
 from paperwalk.generation.arguments import Model
 from paperwalk.models.decoder import KVCache
@@ -29,7 +29,6 @@ class Prefixes:
     def __init__(
         self,
         model: Model,
-        head: Callable[[torch.Tensor], torch.Tensor],
         prompts: torch.Tensor,
         padding: torch.Tensor | None,
         bos: int | None,
@@ -37,7 +36,6 @@ class Prefixes:
         max_new_tokens: int,
     ):
         self.model: Any = model  # a Seq2Seq where there is a memory
-        self.head = head
         self.memory: Memory | None = None
         self.padding = padding
         self.ids = prompts
@@ -80,9 +78,7 @@ class Prefixes:
                 self.cache.grow(min(more, self.longest - self.cache.capacity))
             if self.recorded:
                 if self.step is None:
-                    self.step = RecordedStep(
-                        self.model, self.head, self.memory, self.cache, self.padding, self.last_graph
-                    )
+                    self.step = RecordedStep(self.model, self.memory, self.cache, self.padding, self.last_graph)
                 self.logits = self.step(tokens)
             else:
                 self._read(tokens[:, None])
@@ -117,7 +113,7 @@ class Prefixes:
             hidden = self.model.hidden(ids, self.cache, self.padding)
         else:
             hidden = self.model.hidden(ids, self.memory, self.cache)
-        self.logits = self.head(hidden[:, -1])
+        self.logits = F.linear(hidden[:, -1], self.model.lm_head)
 
 
 class RecordedStep:
@@ -130,14 +126,12 @@ class RecordedStep:
     def __init__(
         self,
         model: Model,
-        head: Callable[[torch.Tensor], torch.Tensor],
         memory: Memory | None,
         cache: KVCache,
         padding: torch.Tensor | None,
         last_graph: torch.cuda.CUDAGraph | None = None,
     ):
         self.model: Any = model
-        self.head = head
         self.memory, self.cache, self.padding = memory, cache, padding
         self.ids = cache.position.new_zeros(cache.batch, 1)
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -155,7 +149,7 @@ class RecordedStep:
 
     def _run(self):
         rest = (self.cache, self.padding) if self.memory is None else (self.memory, self.cache)
-        self.logits = self.head(self.model.hidden_next(self.ids, *rest)[:, -1])
+        self.logits = F.linear(self.model.hidden_next(self.ids, *rest)[:, -1], self.model.lm_head)
         self.cache.position += 1
 
     def _record(self):

@@ -6,7 +6,7 @@ import torch
 from generation import tiny
 from generation.tiny import BOS, EOS, lists
 from paperwalk.generation import generate, prefixes
-from paperwalk.models.decoder import KVCache
+from paperwalk.models.kv_cache import KVCache
 
 pytestmark = pytest.mark.gpu
 

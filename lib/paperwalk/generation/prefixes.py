@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from paperwalk.generation.arguments import Model
-from paperwalk.models.decoder import KVCache
+from paperwalk.models.kv_cache import KVCache
 from paperwalk.models.seq2seq import Memory, Seq2Seq
 
 COMPACT_AT = 0.8  # ended rows leave the batch when this share of it, or less, is left

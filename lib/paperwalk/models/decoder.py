@@ -2,16 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from paperwalk.models.layers import Attention, SwiGLU, rope_table
-
-if TYPE_CHECKING:
-    from paperwalk.models.seq2seq import Seq2SeqConfig
+from paperwalk.models.kv_cache import KVCache
+from paperwalk.models.layers import Block, rope_table
 
 
 @dataclass(frozen=True)
@@ -59,83 +56,6 @@ def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-class KVCache:
-    """Keys and values of the tokens read so far, in fixed storage; for inference (holds no gradients).
-
-    keys, values: (n_layers, B, n_kv_heads, capacity, head_dim); the first `length` slots are filled, the others zero.
-    position: int64 (1,) on the device, the slot that `store_next` fills; who calls it keeps it equal to `length`.
-    """
-
-    def __init__(
-        self,
-        config: "DecoderConfig | Seq2SeqConfig",
-        batch: int,
-        capacity: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ):
-        shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.length = 0
-        self.position = torch.zeros(1, device=device, dtype=torch.long)
-
-    @property
-    def batch(self) -> int:
-        return self.keys.shape[1]
-
-    @property
-    def capacity(self) -> int:
-        return self.keys.shape[3]
-
-    def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write k and v (B, n_kv_heads, T, head_dim) after the filled slots; return the layer's keys and
-        values (B, n_kv_heads, length + T, head_dim). `length` moves once all layers are written."""
-        start, T = self.length, k.shape[2]
-        keys, values = self.keys[layer], self.values[layer]
-        keys.narrow(2, start, T).copy_(k)
-        values.narrow(2, start, T).copy_(v)
-        return keys.narrow(2, 0, start + T), values.narrow(2, 0, start + T)
-
-    def store_next(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write k and v (B, n_kv_heads, 1, head_dim) at `position`; return all of the layer's slots, filled or not."""
-        self.keys[layer].index_copy_(2, self.position, k)
-        self.values[layer].index_copy_(2, self.position, v)
-        return self.keys[layer], self.values[layer]
-
-    def grow(self, room: int) -> None:
-        """Make room for `room` more tokens a row; what is stored stays."""
-        self.keys = F.pad(self.keys, (0, 0, 0, room))  # the old keys are free before the values are copied
-        self.values = F.pad(self.values, (0, 0, 0, room))
-
-    def reorder(self, rows: torch.Tensor, in_place: bool = False) -> None:
-        """Make row b a copy of what was row rows[b] (LongTensor, any length: rows may repeat or vanish).
-
-        in_place: the storage stays the same, which asks for as many rows as before."""
-        if in_place:
-            for stored in (self.keys, self.values):
-                filled = stored.narrow(3, 0, self.length)
-                filled.copy_(filled[:, rows])
-        else:
-            self.keys = self.keys[:, rows]  # one after the other, as in `grow`
-            self.values = self.values[:, rows]
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
-
-    def __init__(self, config: "DecoderConfig | Seq2SeqConfig"):
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, config.norm_eps)
-        self.attention = Attention(config.d_model, config.n_heads, config.n_kv_heads, config.head_dim)
-        self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_eps)
-        self.feed_forward = SwiGLU(config.d_model, config.d_ff)
-
-    def forward(self, x: torch.Tensor, **attention: Any) -> torch.Tensor:
-        x = x + self.attention(self.attention_norm(x), **attention)
-        return x + self.feed_forward(self.feed_forward_norm(x))
-
-
 class Decoder(nn.Module):
     """Token ids in, next-token logits out.
 
@@ -150,7 +70,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        c = config
+        sizes = c.d_model, c.n_heads, c.n_kv_heads, c.head_dim, c.d_ff, c.norm_eps
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(c.n_layers))
         self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.untied_head = None
         if not config.tie_embeddings:
@@ -179,8 +101,8 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty `KVCache` for `batch` rows of up to `length` tokens, on the model's device and dtype."""
-        weight = self.embedding.weight
-        return KVCache(self.config, batch, length, weight.device, weight.dtype)
+        c, weight = self.config, self.embedding.weight
+        return KVCache(c.n_layers, batch, c.n_kv_heads, length, c.head_dim, weight.device, weight.dtype)
 
     def forward(
         self, ids: torch.Tensor, cache: KVCache | None = None, padding: torch.Tensor | None = None

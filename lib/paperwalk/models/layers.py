@@ -1,9 +1,10 @@
-"""Building blocks of the Transformers in this book: rotary positions, attention, SwiGLU.
+"""Building blocks of the Transformers in this book: rotary positions, attention, SwiGLU, a block.
 
 Normalisation is `torch.nn.RMSNorm` (Zhang & Sennrich 2019). No layer here has a bias.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,21 @@ class SwiGLU(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, norm_eps: float):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(d_model, norm_eps)
+        self.attention = Attention(d_model, n_heads, n_kv_heads, head_dim)
+        self.feed_forward_norm = nn.RMSNorm(d_model, norm_eps)
+        self.feed_forward = SwiGLU(d_model, d_ff)
+
+    def forward(self, x: torch.Tensor, **attention: Any) -> torch.Tensor:
+        x = x + self.attention(self.attention_norm(x), **attention)
+        return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 def swiglu_width(d_model: int, round_up: bool = False) -> int:

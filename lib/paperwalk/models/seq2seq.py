@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from paperwalk.models.decoder import Block, KVCache
-from paperwalk.models.layers import Attention, CrossAttention, SwiGLU, rope_table
+from paperwalk.models.kv_cache import KVCache
+from paperwalk.models.layers import Attention, Block, CrossAttention, SwiGLU, rope_table
 
 SIZES = {
     "s": dict(d_model=192, n_layers=6, n_heads=3, d_ff=512),
@@ -127,8 +127,9 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.config = config
         V, D = config.vocab_size, config.d_model
+        sizes = D, config.n_heads, config.n_kv_heads, config.head_dim, config.d_ff, config.norm_eps
         self.source_embedding = nn.Embedding(V, D)
-        self.encoder = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.encoder = nn.ModuleList(Block(*sizes) for _ in range(config.n_layers))
         self.encoder_norm = nn.RMSNorm(D, config.norm_eps)
         self.encoder_out = nn.Linear(D, D, bias=False)
         self.target_embedding = nn.Embedding(V, D)
@@ -151,7 +152,8 @@ class Seq2Seq(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty `KVCache` for `batch` targets of up to `length` tokens, on the model's device and dtype."""
-        return KVCache(self.config, batch, length, self.lm_head.device, self.lm_head.dtype)
+        c, weight = self.config, self.lm_head
+        return KVCache(c.n_layers, batch, c.n_kv_heads, length, c.head_dim, weight.device, weight.dtype)
 
     def forward(
         self, source: torch.Tensor, target: torch.Tensor, source_padding: torch.Tensor | None = None

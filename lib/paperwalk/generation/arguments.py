@@ -1,12 +1,12 @@
 """Arguments of `generate`: checked, and padded into one tensor."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
+from paperwalk.checks import is_number, is_whole, require, require_positive, require_whole
 from paperwalk.models.decoder import Decoder
 from paperwalk.models.seq2seq import Seq2Seq
 
@@ -48,30 +48,17 @@ def _check_dtype(name, ids):
 
 def check_range(name: str, ids: torch.Tensor, vocab_size: int) -> None:
     low, high = torch.stack(ids.aminmax()).tolist()
-    _require(name, (low, high), 0 <= low and high < vocab_size, f"ids from 0 to {vocab_size - 1}")
-
-
-def _require(name, value, holds, allowed):
-    if not holds:
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
-
-
-def _is_whole(value, low, high=math.inf):
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    require(name, (low, high), 0 <= low and high < vocab_size, f"ids from 0 to {vocab_size - 1}")
 
 
 def check_ends(model: Model, bos: int | None, pad: int | None) -> None:
     if isinstance(model, Seq2Seq):
         last = model.config.vocab_size - 1
-        _require("bos", bos, _is_whole(bos, 0, last), f"a token id from 0 to {last}")
-        _require("pad", pad, pad is None or _is_whole(pad, 0, last), f"None or a token id from 0 to {last}")
+        require("bos", bos, is_whole(bos, 0, last), f"a token id from 0 to {last}")
+        require("pad", pad, pad is None or is_whole(pad, 0, last), f"None or a token id from 0 to {last}")
     else:
         for name, value in (("bos", bos), ("pad", pad)):
-            _require(name, value, value is None, "None: only a Seq2Seq uses it")
+            require(name, value, value is None, "None: only a Seq2Seq uses it")
 
 
 def check(
@@ -91,22 +78,21 @@ def check(
     config, P = model.config, prompts.shape[1]
     V, limit = config.vocab_size, config.max_positions
     check_range("prompts", prompts, V)
-    _require("prompts", f"{P} tokens", P <= limit, f"at most {limit} tokens long")
+    require("prompts", f"{P} tokens", P <= limit, f"at most {limit} tokens long")
     room, fits = limit - P + 1, f"(max_positions = {limit}, longest prompt {P})"
     if isinstance(model, Seq2Seq):
         room, fits = limit, f"(max_positions = {limit})"
-    _require("max_new_tokens", n, _is_whole(n, 1, room), f"a whole number from 1 to {room} {fits}")
-    _require("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
-    _require("temperature", temperature, _is_number(temperature) and temperature > 0, "a finite number above 0")
-    _require("top_k", top_k, top_k is None or _is_whole(top_k, 1, V), f"None or a whole number from 1 to {V}")
-    _require("top_p", top_p, top_p is None or (_is_number(top_p) and 0 < top_p <= 1), "None or above 0, at most 1")
-    _require("beams", beams, _is_whole(beams, 1), "a whole number of at least 1")
-    _require("samples", samples, _is_whole(samples, 1), "a whole number of at least 1")
-    _require("length_penalty", length_penalty, _is_number(length_penalty), "a finite number")
-    _require("eos", eos, eos is None or _is_whole(eos, 0, V - 1), f"None or a token id from 0 to {V - 1}")
+    require("max_new_tokens", n, is_whole(n, 1, room), f"a whole number from 1 to {room} {fits}")
+    require("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
+    require_positive(temperature=temperature)
+    require("top_k", top_k, top_k is None or is_whole(top_k, 1, V), f"None or a whole number from 1 to {V}")
+    require("top_p", top_p, top_p is None or (is_number(top_p) and 0 < top_p <= 1), "None or above 0, at most 1")
+    require_whole(1, beams=beams, samples=samples)
+    require("length_penalty", length_penalty, is_number(length_penalty), "a finite number")
+    require("eos", eos, eos is None or is_whole(eos, 0, V - 1), f"None or a token id from 0 to {V - 1}")
     device = model.lm_head.device
     same = generator is None or generator.device.type == device.type
-    _require("generator", generator and str(generator.device), same, f"None or on the model's device, {device}")
+    require("generator", generator and str(generator.device), same, f"None or on the model's device, {device}")
     for name, value, default, used_by in (
         ("temperature", temperature, 1.0, "sample"),
         ("top_k", top_k, None, "sample"),
@@ -116,4 +102,4 @@ def check(
         ("length_penalty", length_penalty, 0.0, "beam"),
     ):
         ignored = value != default and method != used_by
-        _require(name, value, not ignored, f"{default} with method {method!r}: only {used_by!r} uses it")
+        require(name, value, not ignored, f"{default} with method {method!r}: only {used_by!r} uses it")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from paperwalk.checks import is_whole, require, require_positive, require_whole
 from paperwalk.models.kv_cache import KVCache
 from paperwalk.models.layers import Block, rope_table
 
@@ -31,29 +32,18 @@ class DecoderConfig:
     head_dim: int = None  # type: ignore[assignment]
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions"):
-            self._require(name, _is_whole(getattr(self, name)), "a whole number of at least 1")
-        for name in ("rope_theta", "norm_eps"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._require(name, number and 0 < value < math.inf, "a finite number above 0")
-        self._require("tie_embeddings", isinstance(self.tie_embeddings, bool), "True or False")
+        require_whole(1, vocab_size=self.vocab_size, d_model=self.d_model, n_layers=self.n_layers, d_ff=self.d_ff)
+        require_whole(1, n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, max_positions=self.max_positions)
+        require_positive(rope_theta=self.rope_theta, norm_eps=self.norm_eps)
+        require("tie_embeddings", self.tie_embeddings, isinstance(self.tie_embeddings, bool), "True or False")
         divides = self.n_heads % self.n_kv_heads == 0
-        self._require("n_kv_heads", divides, f"a divisor of n_heads = {self.n_heads}")
+        require("n_kv_heads", self.n_kv_heads, divides, f"a divisor of n_heads = {self.n_heads}")
         if self.head_dim is None:
             fits = self.d_model % self.n_heads == 0
-            self._require("n_heads", fits, f"a divisor of d_model = {self.d_model} unless head_dim is given")
+            require("n_heads", self.n_heads, fits, f"a divisor of d_model = {self.d_model} unless head_dim is given")
             object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
-        even = _is_whole(self.head_dim) and self.head_dim % 2 == 0
-        self._require("head_dim", even, "an even whole number of at least 2 (rotary positions turn pairs)")
-
-    def _require(self, name, holds, allowed):
-        if not holds:
-            raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
-
-
-def _is_whole(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        even = is_whole(self.head_dim, 1) and self.head_dim % 2 == 0
+        require("head_dim", self.head_dim, even, "an even whole number of at least 2 (rotary positions turn pairs)")
 
 
 class Decoder(nn.Module):

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from paperwalk.checks import require, require_positive, require_whole
 from paperwalk.kernels.fam_scan import FAMWeights, fam_scan
-from paperwalk.models.layers import SwiGLU, rotate
+from paperwalk.models.layers import SwiGLU, require_even_heads, rotate
 
 
 @dataclass(frozen=True)
@@ -52,33 +53,21 @@ class FAMConfig:
     static_query: bool = False
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "block_size"):
-            self._require(name, _is_whole(getattr(self, name), 1), "a whole number of at least 1")
-        for name in ("memory_segments", "fam_length"):
-            self._require(name, _is_whole(getattr(self, name), 0), "a whole number of at least 0")
-        for name in ("rope_theta", "norm_eps"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._require(name, number and 0 < value < math.inf, "a finite number above 0")
-        even = self.d_model % (2 * self.n_heads) == 0
-        self._require("n_heads", even, f"half of d_model = {self.d_model} or a divisor of that half (heads turn pairs)")
+        require_whole(1, vocab_size=self.vocab_size, d_model=self.d_model, n_layers=self.n_layers)
+        require_whole(1, n_heads=self.n_heads, d_ff=self.d_ff, block_size=self.block_size)
+        require_whole(0, memory_segments=self.memory_segments, fam_length=self.fam_length)
+        require_positive(rope_theta=self.rope_theta, norm_eps=self.norm_eps)
+        require_even_heads(self.d_model, self.n_heads)
         allowed = (None, "feedback", "blocks")
-        self._require("stop_gradient", self.stop_gradient in allowed, "None, 'feedback' or 'blocks'")
+        require("stop_gradient", self.stop_gradient, self.stop_gradient in allowed, "None, 'feedback' or 'blocks'")
         for name, paper in (("fam_residual", True), ("separate_projections", False), ("static_query", False)):
-            self._require(name, isinstance(getattr(self, name), bool), "True or False")
-            self._require(name, self.fam_length > 0 or getattr(self, name) == paper, f"{paper} when fam_length = 0")
-
-    def _require(self, name, holds, allowed):
-        if not holds:
-            raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
+            value = getattr(self, name)
+            require(name, value, isinstance(value, bool), "True or False")
+            require(name, value, self.fam_length > 0 or value == paper, f"{paper} when fam_length = 0")
 
     @property
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
-
-
-def _is_whole(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from paperwalk.checks import require
+
 
 def rope_table(length: int, head_dim: int, theta: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and signed sines of rotary positions 0..length-1 (Su et al. 2021, eq. 34).
@@ -123,6 +125,12 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, **attention: Any) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), **attention)
         return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+def require_even_heads(d_model: int, n_heads: int) -> None:
+    """Raises ValueError unless d_model splits into n_heads heads of an even width: rotary positions turn pairs."""
+    even = d_model % (2 * n_heads) == 0
+    require("n_heads", n_heads, even, f"half of d_model = {d_model} or a divisor of that half (heads turn pairs)")
 
 
 def swiglu_width(d_model: int, round_up: bool = False) -> int:

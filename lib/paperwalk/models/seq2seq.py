@@ -6,7 +6,6 @@ an id that marks its start or end, as the paper does: n equal tokens alone look 
 rotary positions are relative and softmax averages.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,8 +13,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from paperwalk.checks import require_positive, require_whole
 from paperwalk.models.kv_cache import KVCache
-from paperwalk.models.layers import Attention, Block, CrossAttention, SwiGLU, rope_table
+from paperwalk.models.layers import Attention, Block, CrossAttention, SwiGLU, require_even_heads, rope_table
 
 SIZES = {
     "s": dict(d_model=192, n_layers=6, n_heads=3, d_ff=512),
@@ -48,20 +48,10 @@ class Seq2SeqConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_positions"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            self._require(name, whole, "a whole number of at least 1")
-        for name in ("rope_theta", "norm_eps"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._require(name, number and 0 < value < math.inf, "a finite number above 0")
-        even = self.d_model % (2 * self.n_heads) == 0
-        self._require("n_heads", even, f"half of d_model = {self.d_model} or a divisor of that half (heads turn pairs)")
-
-    def _require(self, name, holds, allowed):
-        if not holds:
-            raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
+        require_whole(1, vocab_size=self.vocab_size, d_model=self.d_model, n_layers=self.n_layers)
+        require_whole(1, n_heads=self.n_heads, d_ff=self.d_ff, max_positions=self.max_positions)
+        require_positive(rope_theta=self.rope_theta, norm_eps=self.norm_eps)
+        require_even_heads(self.d_model, self.n_heads)
 
     @property
     def head_dim(self) -> int:

@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from paperwalk.checks import is_number, require, require_whole
+
 Value = TypeVar("Value")
 
 
@@ -54,12 +56,10 @@ def launch(
     Raises ValueError for a number that makes no sense, DistributedError without Ray or when the workers
     have failed more than `retries` times.
     """
-    for name, value, low in (("workers", workers, 1), ("retries", retries, 0)):
-        if not isinstance(value, int) or value < low:
-            raise ValueError(f"{name} = {value!r}: must be a whole number >= {low}")
+    require_whole(1, workers=workers)
+    require_whole(0, retries=retries)
     for name, amount in (("gpus_per_worker", gpus_per_worker), ("cpus_per_worker", cpus_per_worker)):
-        if not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
-            raise ValueError(f"{name} = {amount!r}: must be a number >= 0")
+        require(name, amount, is_number(amount) and amount >= 0, "a finite number of at least 0")
     try:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer

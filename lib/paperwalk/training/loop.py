@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from paperwalk.checks import is_number, is_whole, require, require_positive, require_whole
 from paperwalk.training import checkpoints, distributed
 from paperwalk.training.checkpoints import TrainingError
 
@@ -43,31 +44,22 @@ class TrainConfig:
     checkpoint_every: int = 0
 
     def __post_init__(self):
-        def whole(value, low, high=math.inf):
-            return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-        def number(value):
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-        def require(name, good, allowed):
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: must be {allowed}")
-
-        def pair_of_betas(value):
-            pair = isinstance(value, (tuple, list)) and len(value) == 2
-            return pair and all(number(b) and 0 <= b < 1 for b in value)
-
-        require("steps", whole(self.steps, 1), "a whole number >= 1")
-        require("lr", number(self.lr) and 0 < self.lr < math.inf, "a finite number > 0")
-        require("warmup", whole(self.warmup, 0, self.steps), f"a whole number from 0 to steps = {self.steps}")
-        require("min_lr_ratio", number(self.min_lr_ratio) and 0 <= self.min_lr_ratio <= 1, "from 0 to 1")
-        decay = self.weight_decay
-        require("weight_decay", number(decay) and 0 <= decay < math.inf, "a finite number >= 0")
-        require("betas", pair_of_betas(self.betas), "two numbers, each >= 0 and < 1")
-        require("clip", number(self.clip) and self.clip > 0, "a number > 0")
-        require("seed", whole(self.seed, 0, 2**32 - 1), "a whole number from 0 to 2**32 - 1")
-        require("bf16", isinstance(self.bf16, bool), "true or false")
-        require("checkpoint_every", whole(self.checkpoint_every, 0), "a whole number >= 0")
+        require_whole(1, steps=self.steps)
+        require_whole(0, checkpoint_every=self.checkpoint_every)
+        require_positive(lr=self.lr)
+        warmup = is_whole(self.warmup, 0, self.steps)
+        require("warmup", self.warmup, warmup, f"a whole number from 0 to steps = {self.steps}")
+        ratio = is_number(self.min_lr_ratio) and 0 <= self.min_lr_ratio <= 1
+        require("min_lr_ratio", self.min_lr_ratio, ratio, "a number from 0 to 1")
+        decay = is_number(self.weight_decay) and self.weight_decay >= 0
+        require("weight_decay", self.weight_decay, decay, "a finite number of at least 0")
+        betas = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        betas = betas and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
+        require("betas", self.betas, betas, "two numbers, each at least 0 and below 1")
+        clip = self.clip == math.inf or (is_number(self.clip) and self.clip > 0)
+        require("clip", self.clip, clip, "a number above 0 (infinity: no clipping)")
+        require("seed", self.seed, is_whole(self.seed, 0, 2**32 - 1), "a whole number from 0 to 2**32 - 1")
+        require("bf16", self.bf16, isinstance(self.bf16, bool), "True or False")
 
 
 def lr_at(step: int, config: TrainConfig) -> float:

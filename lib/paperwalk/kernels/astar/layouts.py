@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar
 
+from paperwalk.checks import is_whole, require
+
 Cell = tuple[int, int]  # (x, y), each from 0 to size - 1
 
 
@@ -118,8 +120,7 @@ def check_size(domain: str, size: int) -> None:
     if domain not in LAYOUTS:
         raise ValueError(f"domain = {domain!r}: must be one of {', '.join(LAYOUTS)}")
     low, high = SIZES[domain]
-    if not isinstance(size, int) or isinstance(size, bool) or not low <= size <= high:
-        raise ValueError(f"size = {size!r}: must be a whole number from {low} to {high} for domain {domain}")
+    require("size", size, is_whole(size, low, high), f"a whole number from {low} to {high} for domain {domain}")
 
 
 def border(size: int) -> list[Cell]:

@@ -2,6 +2,8 @@
 
 import torch
 
+from paperwalk.checks import require_whole
+
 from .torch_impl import MASKS
 
 STRATEGIES = tuple(MASKS)
@@ -36,9 +38,8 @@ def goldfish_mask(ids: torch.Tensor, k: int, h: int = 13, strategy: str = "hash"
         raise TypeError(f"ids = {getattr(ids, 'dtype', type(ids).__name__)}: must be an integer tensor")
     if ids.ndim == 0:
         raise ValueError("ids: must have at least one dimension, the tokens of a row")
-    for name, value, least in (("k", k, 2), ("h", h, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} = {value!r}: must be a whole number of at least {least}")
+    require_whole(2, k=k)
+    require_whole(1, h=h)
     if strategy not in MASKS:
         raise ValueError(f"strategy = {strategy!r}: must be one of {', '.join(STRATEGIES)}")
     return _form(ids, strategy)(ids.long(), k, h)

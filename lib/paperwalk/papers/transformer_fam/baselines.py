@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from paperwalk.checks import require_whole
 from paperwalk.models.decoder import Decoder, DecoderConfig
 from paperwalk.models.fam import initialise
 
@@ -22,9 +23,7 @@ class RecurrentMemoryTransformer(nn.Module):
 
     def __init__(self, config: DecoderConfig, block_size: int, memory_length: int):
         super().__init__()
-        for name, value in (("block_size", block_size), ("memory_length", memory_length)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} = {value!r}: must be a whole number of at least 1")
+        require_whole(1, block_size=block_size, memory_length=memory_length)
         need = block_size + 2 * memory_length
         if config.max_positions < need:
             raise ValueError(

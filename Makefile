@@ -77,8 +77,8 @@ clean:
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
-# Every other line of the lock: pip unpacks and compiles on one core, two of them side by side in 103 s instead of 168. What no
-# line names, such as the CUDA libraries that a build of torch asks for, comes with the whole lock afterwards.
+# Every other line of the lock: pip unpacks and compiles on one core, so two of them share the work. What no line names,
+# such as the CUDA libraries that a build of torch asks for, comes with the whole lock afterwards.
 .venv/half-%.lock: requirements.lock
 	awk '!/^#/ && NR % 2 == $*' requirements.lock > .venv/half-$*.new
 	$(BIN)/pip install --quiet --no-deps -r .venv/half-$*.new

@@ -69,7 +69,7 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
     ratios = {name: statistics.median(t / o for t, o in zip(times, seconds[ours])) for name, times in seconds.items()}
     rows = []
     for name, times in seconds.items():
-        p20, p50, p80 = (1000 * statistics.quantiles(times, n=10, method="inclusive")[at] for at in (1, 4, 7))
+        p20, p50, p80 = (1000 * at for at in percentiles(times))
         row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=rounds)
         row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}", ratio=f"{ratios[name]:.3f}")
         row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", **machine())
@@ -80,6 +80,12 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
         )
     write(contest.operation, rows)
     return rows
+
+
+def percentiles(times: list[float]) -> tuple[float, float, float]:
+    """The 20th, 50th and 80th percentile of at least two times, in their unit, never beyond what was measured."""
+    tenths = statistics.quantiles(times, n=10, method="inclusive")
+    return tenths[1], tenths[4], tenths[7]
 
 
 def synchronise():

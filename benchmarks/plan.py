@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import RESULTS, _status, machine, write_rows
+from benchmarks.harness import RESULTS, _status, machine, percentiles, write_rows
 from paperwalk import costs, runs
 from paperwalk.training import TrainConfig, train
 
@@ -99,7 +99,7 @@ def main():
     seconds, rows = times(), []
     for i, (case, count) in enumerate(zip(CASES, counts)):
         profile, changed = case
-        p20, p50, p80 = (statistics.quantiles(seconds[i], n=10, method="inclusive")[at] for at in (1, 4, 7))
+        p20, p50, p80 = percentiles(seconds[i])
         row = dict(profile=profile, changed=json.dumps(changed), parameters=count.parameters, gflop=count.flops / 1e9)
         row |= dict(p20_seconds=p20, p50_seconds=p50, p80_seconds=p80, steps=len(seconds[i]))
         if i and profile == CASES[i - 1][0]:  # a larger size of the same profile

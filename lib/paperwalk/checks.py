@@ -15,6 +15,7 @@ def is_number(value: Any) -> bool:
 
 
 def require(name: str, value: Any, holds: object, allowed: str) -> None:
+    """Raises ValueError unless it holds; `allowed` ends the line "NAME = VALUE: must be ..."."""
     if not holds:
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
 

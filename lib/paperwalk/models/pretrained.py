@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from paperwalk.data import sources
 from paperwalk.data.fetch import cache_dir, fetch
 from paperwalk.models.decoder import Decoder, DecoderConfig
 
@@ -131,6 +132,7 @@ def embed(texts: list[str], batch: int = 64) -> np.ndarray:
     """
     from paperwalk.runs import progress
 
+    sources.package(ENCODER)
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = cache_dir() / f"{ENCODER}-{digest}.npy"
     if file.exists():

@@ -7,8 +7,9 @@ files and claims); all other code measures. `cost` and `calls` tell `paperwalk.c
 take the repository's root; the default is found as PAPERWALK_ROOT or the folders upwards say.
 """
 
-from paperwalk.runs.execution import checkpoint_dir, execute, identity, locked, progress, refuse_dry_run, work_dir
-from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, measured_hash, write_atomically
+from paperwalk.runs.execution import checkpoint_dir, execute, locked, progress, refuse_dry_run, work_dir
+from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, write_atomically
+from paperwalk.runs.fingerprint import code_hash, identity, measured_hash
 from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
     PROFILES,
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "checkpoint_dir",
     "cited",
+    "code_hash",
     "defaults",
     "execute",
     "has_cuda_device",

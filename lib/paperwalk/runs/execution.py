@@ -1,11 +1,11 @@
 """Running a chapter's notebook with papermill, with progress and checkpoints."""
 
-import hashlib
 import json
 import logging
 import math
 import os
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from paperwalk.data import sources
 from paperwalk.runs.files import (
     ANSI,
     KERNELSPEC,
@@ -25,11 +26,11 @@ from paperwalk.runs.files import (
     RunError,
     code_cells,
     in_words,
-    measured_hash,
     resolve_root,
     tags_of,
     write_atomically,
 )
+from paperwalk.runs.fingerprint import code_hash, identity
 from paperwalk.runs.parameters import (
     ParameterError,
     defaults,
@@ -43,6 +44,7 @@ from paperwalk.runs.parameters import (
 if TYPE_CHECKING:
     from traitlets.config import Config
 
+SOURCES = "sources.jsonl"  # in a run's folder of checkpoints: what it has read
 TIMEOUT = 3600  # seconds that one cell may take
 
 
@@ -57,25 +59,15 @@ def _folder(chapter, parameters, root):
     return folder
 
 
-def identity(chapter: str, parameters: dict, root: Path | None = None) -> str:
-    """Hash of all that a run's results follow from: its parameters, and the present measuring code.
-
-    That is the notebook's, and of the library the kernels, models, training and generation.
-    """
-    text = measured_hash(notebook_path(chapter, root)) + json.dumps(parameters, sort_keys=True)
-    library = Path(__file__).parents[1]
-    rooms = ("kernels", "models", "training", "generation", f"papers/{chapter}")
-    for file in sorted(file for room in rooms for file in library.glob(f"{room}/**/*.py")):
-        text += file.read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def checkpoint_dir(chapter: str, parameters: dict, root: Path | None = None) -> Path:
     """Folder for the checkpoints of a run with these parameters (profile and seed among them) and the present code.
 
-    Another `identity` means another folder: a run never goes on from a stranger's checkpoint.
+    Another `identity` means another folder, and what was trained on data that have changed since is removed: a run
+    never goes on from a stranger's checkpoint.
     """
     folder = _folder(chapter, parameters, root) / f"checkpoints-{identity(chapter, parameters, root)[:12]}"
+    if sources.changed(sources.read(folder / SOURCES), resolve_root(root)):
+        shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -165,8 +157,7 @@ def _run_papermill(source, executed, injected, overrides, timeout, root):
             environment(
                 PAPERWALK_ROOT=str(root),
                 PAPERWALK_PROGRESS=str(progress_file),
-                PAPERWALK_CODE=measured_hash(source),  # what runs, should the file change meanwhile
-                PAPERWALK_CLOCKS=f"{time.time()} {time.monotonic()}",  # whether the clock is set meanwhile
+                PAPERWALK_CODE=code_hash(source),  # what runs, should the file change meanwhile
             ),
             _live_bar(progress_file),
         ):

@@ -1,6 +1,5 @@
 """Notebook files and the repository that they lie in: reading, hashing, writing."""
 
-import hashlib
 import json
 import os
 import re
@@ -78,15 +77,6 @@ def sources_of(notebook: Path | str, wanted: Callable[[set[str]], object]) -> by
     return "".join(f"{source}\0" for source in stripped).encode()
 
 
-def measured_hash(notebook: Path | str) -> str:
-    """sha256 (hex) of the notebook file's code that measures: all but the parameters and the `report` cells.
-
-    White space at the ends of lines does not count.
-    """
-    skipped = {"parameters", "injected-parameters", "report"}
-    return hashlib.sha256(sources_of(notebook, lambda tags: not tags & skipped)).hexdigest()
-
-
 def cited(notebook: Path | str) -> list[str]:
     """The names that the notebook file's text cites with the role glue:text, sorted, each once."""
     text = "\n".join(cell["source"] for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "markdown")
@@ -141,13 +131,13 @@ def in_words(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
 
 
-def write_atomically(path: Path | str, text: str) -> None:
-    """Writes `text` (UTF-8) so that whoever reads `path` finds the old file or the new one, never a part."""
+def write_atomically(path: Path | str, content: str | bytes) -> None:
+    """Writes bytes, or text as UTF-8, so that whoever reads `path` finds the old file or the new one, never a part."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

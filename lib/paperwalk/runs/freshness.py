@@ -10,13 +10,13 @@ from paperwalk.runs.files import (
     WIDGETS,
     RunError,
     cited,
-    measured_hash,
     read_notebook,
     resolve_root,
     save_notebook,
     sources_of,
     tags_of,
 )
+from paperwalk.runs.fingerprint import measured_hash
 from paperwalk.runs.parameters import chapters, defaults, notebook_path, read_mapping
 
 DRAWN_BY = ("evidence", "show")  # rooms that make what report cells show, beside a chapter's own
@@ -56,7 +56,11 @@ def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
         digest.update(file.read_bytes())
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter
-        for file in [*folder.glob("claims.yml"), *folder.glob("self_test.yml"), *sorted(folder.glob("results/*.json"))]:
+        for file in [
+            *folder.glob("claims.yml"),
+            *folder.glob("self_test.yml"),
+            *sorted(folder.glob("results/**/*.parquet")),
+        ]:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
     if Path(notebook).stem not in known:
         for file in [*sorted(root.glob("benchmarks/results/*.csv")), *root.glob("book/reliability/report.json")]:

@@ -22,7 +22,7 @@ import yaml
 
 from paperwalk.runs.files import code_cells, resolve_root, tags_of
 
-PROFILES = ("ci", "laptop", "gpu", "paper")
+PROFILES = ("ci", "laptop", "evening", "gpu", "paper")
 Kind = Literal["int", "float", "str", "bool"]
 Bound = int | float | str
 _TYPES: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}

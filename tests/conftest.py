@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are slower than one
 
 from paperwalk import evidence, runs
-from paperwalk.evidence.records import device_name
+from paperwalk.evidence.machine import device_name
 
 LONGEST = ("test_notebooks.py", "TestChapters")  # begun first: no process is left with one at the end
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

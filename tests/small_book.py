@@ -35,7 +35,7 @@ MEASURE = """def told(what):
     with open(p.log, "a") as file:
         file.write(f"{p.seed} {p.k} {what} {os.getpid()}\\n")
 
-folder = runs.checkpoint_dir("demo", vars(p))
+folder = experiment.folder
 state = {"n": 0, "value": p.seed}
 if (folder / "state.json").exists():
     state = json.loads((folder / "state.json").read_text())
@@ -48,11 +48,9 @@ for n in runs.progress(range(state["n"], p.steps), p.steps - state["n"], "demo s
     state = {"n": n + 1, "value": (state["value"] * 1103515245 + 12345 + p.k) % 2**31}
     runs.write_atomically(folder / "state.json", json.dumps(state))
 """
-WRITE = """metrics = {"value": {"value": state["value"], "unit": "1"}}
-file = evidence.write("demo", p.profile, p.seed, vars(p), metrics, {}, time.time() - started)
-shutil.rmtree(folder)
+WRITE = """experiment.record("value", "demo", None, state["value"])
+experiment.write()
 told("written")
-print("written:", file)
 """
 
 
@@ -60,8 +58,8 @@ def make(root: Path) -> Path:
     """Writes the book below root and returns root."""
     folder = root / "book"
     (folder / "demo/profiles").mkdir(parents=True)
-    imports = "import json, os, shutil, time\nfrom paperwalk import evidence, runs\nstarted = time.time()"
-    check = 'p = runs.check("demo", globals(), only_known=True)'
+    imports = "import json, os, time\nfrom paperwalk import runs\nfrom paperwalk.experiment import Experiment"
+    check = 'experiment = Experiment("demo", globals())\np = experiment.p'
     assigned = "\n".join(f"{name} = {value!r}" for name, value in DEFAULTS.items())
     cells = [(imports, "setup"), (assigned, "parameters"), (check, ""), (MEASURE, ""), ("between = 1", ""), (WRITE, "")]
     made = [nbformat.v4.new_code_cell(code, metadata={"tags": [tag]} if tag else {}) for code, tag in cells]
@@ -69,7 +67,13 @@ def make(root: Path) -> Path:
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), folder / "demo.ipynb")
     (folder / "demo/parameters.yml").write_text(yaml.safe_dump(PARAMETERS, sort_keys=False))
     (folder / "demo/claims.yml").write_text("[]\n")
-    profiles = {"ci": {"steps": 2}, "laptop": {}, "gpu": {"device": "cuda", "workers": 2}, "paper": {"steps": 9}}
+    profiles = {
+        "ci": {"steps": 2},
+        "laptop": {},
+        "evening": {},
+        "gpu": {"device": "cuda", "workers": 2},
+        "paper": {"steps": 9},
+    }
     for name, values in profiles.items():
         (folder / f"demo/profiles/{name}.yml").write_text(yaml.safe_dump({"profile": name} | values))
     (root / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/demo"}))
@@ -86,7 +90,7 @@ def value(seed: int, k: int = 3, steps: int = 4) -> int:
 
 def measured(file: Path) -> int:
     """What a results file says, which must be whole."""
-    return evidence.read(file)["metrics"]["value"]["value"]
+    return int(evidence.read(file).means["value.demo"])
 
 
 def start(root: Path, *arguments, **environment) -> subprocess.Popen:
@@ -117,10 +121,32 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.02)
 
 
+def commit(root: Path) -> str:
+    """Commits all of the book to a git repository there; the commit."""
+
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
+        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+    (root / ".gitignore").write_text("_runs/\n")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--allow-empty", "--message", "as it is")
+    return git("rev-parse", "HEAD")
+
+
 def add_text(root: Path, text: str) -> None:
     """Adds a cell of text to the chapter."""
     notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, root / "book/demo.ipynb")
+
+
+def in_cell(root: Path, old: str, new: str) -> None:
+    """Replaces a text in the chapter's only cell that holds it."""
+    notebook = nbformat.read(root / "book/demo.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if old in cell.source]
+    cell.source = cell.source.replace(old, new)
     nbformat.write(notebook, root / "book/demo.ipynb")
 
 

@@ -21,11 +21,12 @@ import types
 from pathlib import Path
 
 from paperwalk.runs.execution import checkpoint_dir, environment, locked, refuse_dry_run
-from paperwalk.runs.files import RunError, code_cells, measured_hash, resolve_root, tags_of
+from paperwalk.runs.files import RunError, code_cells, resolve_root, tags_of
+from paperwalk.runs.fingerprint import code_hash
 from paperwalk.runs.parameters import defaults, notebook_path, validate
 
 LEFT_OUT = {"report", "injected-parameters"}
-WRITES = re.compile(r"\b(experiment|evidence)\.write\(")
+WRITES = re.compile(r"\bexperiment\.write\(")
 
 
 def execute_plain(
@@ -43,6 +44,7 @@ def execute_plain(
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     stand_in_for_jupyter()
+    module.__dict__["display"] = sys.modules["IPython.display"].__dict__["display"]  # as a kernel has it
     folder = checkpoint_dir(chapter, defaults(chapter, root) | injected, root).parent
     taken: list[dict] = []
     failed: list[str] = []
@@ -50,8 +52,7 @@ def execute_plain(
         locked(folder),
         environment(
             PAPERWALK_ROOT=str(resolve_root(root)),
-            PAPERWALK_CODE=measured_hash(notebook),
-            PAPERWALK_CLOCKS=f"{time.time()} {time.monotonic()}",
+            PAPERWALK_CODE=code_hash(notebook),
             PAPERWALK_GUARDED="1",  # when one arm fails, the others beside it end first
         ),
     ):

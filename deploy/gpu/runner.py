@@ -24,6 +24,7 @@ from pathlib import Path
 
 from deploy.gpu import pack
 from paperwalk import evidence, runs
+from paperwalk.evidence.records import REGISTERED
 
 # Processes that share a GPU take turns on it: beside some fifteen others an update took many times what its launches
 # take by count (benchmarks/gpu). So each chapter first has one seed that runs alone, then the others side by side.
@@ -42,7 +43,7 @@ LARGEST = 16 * 2**20  # bytes of a file that comes back
 class Box:
     """A program with its time limit in seconds; state: waiting, running, done, failed, "time up" or "not begun".
 
-    pretrained: it reads the packaged model, whose weights come in two loads.
+    pretrained: it reads the packaged model, whose weights come in two loads. as_evidence: its results are for the book.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Box:
     seconds: float
     result: Path | None = None  # a results file that it writes into the book
     pretrained: bool = False
+    as_evidence: bool = False
     state: str = "waiting"
     taken: float = 0.0
     process: subprocess.Popen | None = field(default=None, repr=False)
@@ -137,8 +139,10 @@ def _names(box):
 def _chapter(kind, chapter, profile, seed, overrides):
     command = [sys.executable, "-m", "deploy.gpu.plain", chapter, profile, str(seed), json.dumps(overrides)]
     values = runs.profile_values(chapter, profile) | {"seed": seed} | overrides
-    result, pretrained = evidence.result_file(chapter, values), values.get("extreme_model") == "smollm2"
-    return Box(f"{kind}:{chapter}:{seed}", command, SECONDS[kind], result, pretrained)
+    as_evidence = kind == "chapter" and seed in SEEDS
+    result = evidence.result_file(chapter, values, as_evidence=as_evidence)
+    pretrained = values.get("extreme_model") == "smollm2"
+    return Box(f"{kind}:{chapter}:{seed}", command, SECONDS[kind], result, pretrained, as_evidence)
 
 
 def _environment(places, commit, stage, work, dry):
@@ -205,6 +209,7 @@ def _run_stage(boxes, deadline, environment, work, collect):
 def _begin(box, environment, work):
     name = box.name.replace(":", "-")
     (work / "tests.xml").unlink(missing_ok=True) if box.name == "tests" else None
+    own = {"PAPERWALK_JOURNAL": str(work / "journal" / f"{name}.jsonl"), REGISTERED: str(int(box.as_evidence))}
     with (work / "logs" / f"{name}.log").open("ab") as log:
         box.process = subprocess.Popen(
             box.command,
@@ -212,7 +217,7 @@ def _begin(box, environment, work):
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=runs.ROOT,
-            env=environment | {"PAPERWALK_JOURNAL": str(work / "journal" / f"{name}.jsonl")},
+            env=environment | own,
             start_new_session=True,
             preexec_fn=_prepare,
         )

@@ -1,6 +1,7 @@
 """Command line: `python -m paperwalk COMMAND`. Exit status: 2 for bad input, 1 for a failed run."""
 
 import argparse
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import NoReturn
 from paperwalk import evidence, runs, values
 from paperwalk.book import new, publish
 from paperwalk.launch import cluster, many
+from paperwalk.show import tables
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,10 +23,10 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """The commands, each with the function that does it as `does`."""
-    whole = Parser(prog="python -m paperwalk", description="Runs the chapters of the book.")
+    whole = Parser(prog="python -m paperwalk", description="Runs the chapters of the book.", allow_abbrev=False)
     commands = whole.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     for name, (does, help_text) in COMMANDS.items():
-        command = commands.add_parser(name, help=help_text)
+        command = commands.add_parser(name, help=help_text, allow_abbrev=False)  # --seed is not --seeds
         command.set_defaults(does=does)
         for option, settings in OPTIONS.get(name, {}).items():
             command.add_argument(option, **settings)
@@ -60,9 +62,28 @@ def run(given: Namespace) -> None:
     wanted = values.resources(given.resources, cluster.RESOURCES)
     if wanted and given.cluster is None:
         raise runs.ParameterError(f"resources = {given.resources[0]!r}: must come with --cluster")
-    seeds, elsewhere = values.count(given.seeds), given.cluster is not None
-    planned = many.plan(given.chapter, given.profile, seeds, changed, sweep, elsewhere)
+    seeds, elsewhere = values.seeds(given.seeds), given.cluster is not None
+    if given.evidence and given.again:
+        raise runs.ParameterError("again: must not come with --evidence, which is never overwritten")
+    planned = many.plan(given.chapter, given.profile, seeds, changed, sweep, elsewhere, as_evidence=given.evidence)
     run_chapter(planned, given.again, given.cluster, wanted)
+
+
+def measure_evidence(given: Namespace) -> None:
+    """Measures the seeds of a chapter's evidence that are missing, one a core, and prints what is decided and open."""
+    chapter, seeds = given.chapter, values.seeds(given.seeds)
+    cores = values.count(given.cores, "cores") if given.cores else len(os.sched_getaffinity(0))
+    if given.supersede is not None:
+        evidence.check_committed(chapter, given.profile, seeds)
+        for file in evidence.supersede(chapter, given.profile, given.supersede):
+            print(f"superseded: {file.relative_to(runs.ROOT)}")
+    planned = many.plan(chapter, given.profile, seeds, {}, {}, as_evidence=True)
+    done = [run for run in planned if many.is_done(run)]
+    pending = [run for run in planned if run not in done]
+    states = many.follow(planned, done, many.one_a_core(pending, cores), live=True)
+    print(tables.verdicts(chapter))
+    if failures := [note for state, note in states.values() if state == "failed"]:
+        raise runs.RunError(f"{len(failures)} of {len(planned)} runs failed: {'; '.join(failures)}")
 
 
 def run_chapter(
@@ -112,9 +133,8 @@ def list_chapters(given: Namespace) -> None:
     row, chapters = "{:<20} {:<8} {:>5}  {}".format, runs.chapters()
     print(row("chapter", "profile", "seeds", "evidence"))
     for chapter in chapters:
-        measured = runs.measured_hash(runs.notebook_path(chapter))
         for profile in runs.profiles(chapter):
-            fresh = [result["code_hash"] == measured for result in evidence.load(chapter, profile)]
+            fresh = [evidence.is_fresh(result) for result in evidence.load(chapter, profile)]
             print(row(chapter, profile, len(fresh), "none" if not fresh else "fresh" if all(fresh) else "stale"))
 
 
@@ -154,7 +174,7 @@ def refresh_book(given: Namespace) -> None:
     for file, what in stale.items():
         if what == "measured":
             print(f"{file.stem}: its code changed since its last run; running it (laptop, seed 0)")
-            run_chapter(many.plan(file.stem, "laptop", 1, {}, {}))
+            run_chapter(many.plan(file.stem, "laptop", [0], {}, {}))
     refresh_reports(stale)
 
 
@@ -168,6 +188,10 @@ def refresh_reports(files: Iterable[Path]) -> None:
 
 COMMANDS = {  # name: the function that does it, and what it says of itself
     "run": (run, "run a chapter's notebook, once a seed"),
+    "evidence": (
+        measure_evidence,
+        "measure what is missing of a chapter's evidence, a seed a core, and say what is open",
+    ),
     "plan": (plan, "what a chapter would cost at a scale, in time, memory, disk or money"),
     "list": (list_chapters, "chapters, profiles and the committed evidence"),
     "refresh": (refresh_book, "bring every notebook of the book up to date"),
@@ -180,7 +204,7 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
     "run": {
         "chapter": {},
         "--profile": {"default": "laptop", "help": f"{SCALES} (default: laptop)"},
-        "--seeds": {"default": "1", "metavar": "N", "help": "seeds 0 to N-1 (default: 1)"},
+        "--seeds": {"default": "1", "metavar": "N", "help": "seeds 0 to N-1, or as 100-104 or 100,107 (default: 1)"},
         "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "override a parameter"},
         "--sweep": {
             "action": "append",
@@ -189,6 +213,10 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
             "help": "run with each of the values",
         },
         "--again": {"action": "store_true", "help": "run also what is done"},
+        "--evidence": {
+            "action": "store_true",
+            "help": f"results are for the book: of a clean working tree, seeds from {evidence.FIRST_SEED} on",
+        },
         "--cluster": {
             "nargs": "?",
             "const": "",
@@ -201,6 +229,17 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
             "metavar": "NAME=NUMBER",
             "help": f"what a run asks of a node: {', '.join(cluster.RESOURCES)}",
         },
+    },
+    "evidence": {
+        "chapter": {},
+        "--profile": {"default": "evening", "help": f"one of {', '.join(evidence.SCALES)} (default: evening)"},
+        "--seeds": {
+            "default": "100-104",
+            "metavar": "N-M",
+            "help": "the seeds that there should be (default: 100-104)",
+        },
+        "--cores": {"metavar": "N", "help": "processes side by side, of one thread each (default: all cores)"},
+        "--supersede": {"metavar": "REASON", "help": "first move evidence of other code or data out of the way"},
     },
     "plan": {
         "chapter": {},

@@ -358,16 +358,22 @@ def said(chapter: str, root: Path | None = None) -> dict[str, dict]:
 
 
 def measured(chapter: str, root: Path | None = None) -> list[str]:
-    """A line for each scale that has committed results: minutes and memory of a whole run, all arms."""
+    """A line for each scale that has committed results, superseded ones too: minutes and memory of a whole run."""
     lines = []
     for profile in runs.profiles(chapter, root):
-        if results := evidence.load(chapter, profile, root):
-            minutes, memory = (mean(r[key] for r in results) for key in ("wall_seconds", "peak_memory_bytes"))
+        if results := _whole_runs(chapter, profile, root):
+            minutes, memory = (mean(r.meta[key] for r in results) for key in ("wall_seconds", "peak_memory_bytes"))
+            first = results[0].meta
             lines.append(
                 f"{profile}: {minutes / 60:.1f} minutes and {memory / 1e9:.1f} GB, libraries and data with it, for "
-                f"all arms, mean of {len(results)} seeds on {results[0]['cores']} cores ({results[0]['device']})"
+                f"all arms, mean of {len(results)} seeds on {first['cores']} cores ({first['device']})"
             )
     return lines
+
+
+def _whole_runs(chapter, profile, root):
+    known = evidence.load(chapter, profile, root) or evidence.superseded(chapter, root)
+    return [run for run in known if run.profile == profile and run.meta["complete"]]
 
 
 def checks(root: Path | None = None) -> list[dict]:
@@ -396,6 +402,6 @@ def text(chapter: str, profile: str, rows: list[Row], root: Path | None = None) 
             f"  {len(known)} trainings on a CPU, {known[0]['date']}: memory at most {off('memory'):.1%} off its count, "
             f"ratios of times at most {off('time'):.1%} off the ratio of operations"
         )
-    if not evidence.load(chapter, profile, root):
+    if not _whole_runs(chapter, profile, root):
         lines.append("Extrapolated: all the rest. This profile has not been run.")
     return "\n".join(lines)

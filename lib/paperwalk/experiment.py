@@ -1,33 +1,37 @@
-"""The head and the tail of every chapter's notebook: parameters checked, arms side by side, results written."""
+"""The head and the tail of every chapter's notebook: parameters checked, arms side by side, outcomes recorded."""
 
-import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paperwalk import evidence, runs
-from paperwalk.runs.execution import Guarded
+from paperwalk.data import sources
+from paperwalk.runs.execution import SOURCES, Guarded
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
+
+# What a measured arm gives: {measure: {item: outcome}}, and what figures need beside it
+Measured = tuple[Mapping[str, Mapping[str, float]], Mapping[str, Any]]
 
 
 class Experiment:
     """One run of a chapter: `Experiment(chapter, globals())` below the notebook's parameters cell.
 
-    p: the parameters, each found to be allowed. metrics: what `record` and `figure` were given, for the results file.
-    Raises ParameterError as `runs.check` does.
+    p: the parameters, each found to be allowed. folder: for the checkpoints of this run with the present code and data;
+    it goes when the results have been written. records: what is recorded so far. Raises ParameterError as `runs.check`.
     """
 
     def __init__(self, chapter: str, given: dict[str, Any]):
         self.chapter, self.p = chapter, runs.check(chapter, given, only_known=True)
-        self.metrics: dict[str, dict] = {}
-        self.undefined: list[str] = []
-        self._began = time.monotonic()
+        # what is there of other data goes, before anything is read
+        self.folder = runs.checkpoint_dir(self.chapter, vars(self.p))
+        os.environ[sources.VARIABLE] = str(self.folder / SOURCES)
+        os.environ.setdefault("PAPERWALK_ROOT", str(runs.ROOT))  # where the names of files begin
+        self.records = evidence.Records(chapter, vars(self.p))
 
     @property
     def device(self) -> "torch.device":
@@ -37,10 +41,9 @@ class Experiment:
         chosen = self.p.device
         return torch.device("cuda" if chosen == "cuda" or (chosen == "auto" and torch.cuda.is_available()) else "cpu")
 
-    @cached_property
-    def folder(self) -> Path:
-        """For the checkpoints of this run with the present code; it goes when the results have been written."""
-        return runs.checkpoint_dir(self.chapter, vars(self.p))
+    def file(self, name: str) -> Path:
+        """A file of the chapter's folder that the run reads: when it changes, its results are stale."""
+        return sources.file(runs.notebook_path(self.chapter).with_suffix("") / name)
 
     def map(self, function: Callable, arms: Iterable, label: str, ordered: bool = True) -> Iterator:
         """function(arm) for each arm, `workers` at a time, with progress; the results as they come, or in order.
@@ -59,24 +62,44 @@ class Experiment:
         order = "generator" if ordered else "generator_unordered"
         return runs.progress(Parallel(self.p.workers, return_as=order)(jobs), len(jobs), label)
 
-    def figure(self, name: str, value: float, unit: str = "share") -> float:
-        """Keeps one figure, under the name with hyphens for all but letters, digits and dots, and gives it back."""
-        self.metrics[evidence.metric_name(name)] = {"value": float(value), "unit": unit}
-        return value
+    def measure(self, function: Callable[[Any], Measured], arms: Iterable, label: str) -> None:
+        """Records what function(arm) measures of each arm, `workers` at a time, each kept as it ends.
 
-    def record(self, named: Mapping[str, float], units: Mapping[str, str] | None = None) -> None:
-        """Keeps figures by name, "figure.arm"; units: that of each figure, else "1". Not finite: undefined."""
-        units = units or {}
-        for name, value in named.items():
-            if math.isfinite(value):
-                self.metrics[name] = {"value": float(value), "unit": units.get(name.split(".")[0], "1")}
-            else:
-                self.undefined.append(name)
+        An arm is named by its `name`, or by itself; what is kept beside outcomes goes under "LABEL/ARM" into
+        `records.kept`. Arms that a cut-off run came to are not measured again. Raises EvidenceError for what cannot be
+        recorded.
+        """
+        named = {f"{label}/{getattr(arm, 'name', arm)}": arm for arm in arms}
+        missing = {name: arm for name, arm in named.items() if name not in self.records.finished}
+        calls = [(_named, name, function, arm) for name, arm in missing.items()]
+        for name, (outcomes, kept) in self.run(calls, label, ordered=False):
+            for measure, of_items in outcomes.items():
+                self.record(measure, name.removeprefix(f"{label}/"), of_items, of_items.values())
+            if kept:
+                self.records.keep(name, dict(kept))
+            self.records.save(finished=name)
 
-    def write(self, data: Mapping[str, Any]) -> None:
-        """Writes the results file, removes the checkpoints, and says where the results are; raises EvidenceError."""
-        data = {"undefined": sorted(self.undefined)} | dict(data)
-        seconds = time.monotonic() - self._began
-        file = evidence.write(self.chapter, self.p.profile, self.p.seed, vars(self.p), self.metrics, data, seconds)
+    def kept(self, label: str, arm: str) -> dict[str, Any]:
+        """What `measure` kept of an arm beside its outcomes."""
+        return self.records.kept.get(f"{label}/{arm}", {})
+
+    def record(self, measure: str, arm: str, items: Sequence[str] | Iterable[str] | None, values: Any) -> None:
+        """Keeps outcomes of an arm's items by a measure, as `evidence.Records.record` does."""
+        self.records.record(measure, arm, None if items is None else list(items), values)
+
+    def table(self, measures: Sequence[str], arms: Iterable) -> "pd.DataFrame":
+        """This run's means over items: a row an arm, a column a measure."""
+        return self.records.table(measures, [getattr(arm, "name", arm) for arm in arms]).round(3)
+
+    def write(self, data: Mapping[str, Any] | None = None) -> None:
+        """Writes the whole results file with what figures need besides, removes the checkpoints, says where it is."""
+        for name, kept in (data or {}).items():
+            self.records.keep(name, kept)
+        file = self.records.save(complete=True)
         shutil.rmtree(self.folder)
-        print(f"written: {file.name}, {len(self.metrics)} figures")
+        os.environ.pop(sources.VARIABLE, None)  # a cell that is run once more has nowhere to note what it reads
+        print(f"written: {file.name}")
+
+
+def _named(name, function, arm):
+    return name, function(arm)

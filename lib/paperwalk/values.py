@@ -16,6 +16,23 @@ def count(text: str, name: str = "seeds") -> int:
     return int(text)
 
 
+def seeds(text: str) -> list[int]:
+    """The seeds of "3" (0 to 2), "100-104" (from the one to the other) or "100,107" (these)."""
+    if match := re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text):
+        first, last = int(match[1]), int(match[2])
+        if first <= last < first + 10_000:
+            return list(range(first, last + 1))
+    elif re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})+", text):
+        listed = list(map(int, text.split(",")))
+        if len(set(listed)) == len(listed):
+            return listed
+    elif re.fullmatch(r"[0-9]{1,9}", text) and int(text):
+        return list(range(int(text)))
+    raise ParameterError(
+        f"seeds = {text!r}: must be a number of seeds like 3, a range like 100-104, or a list like 100,107"
+    )
+
+
 def share(text: str) -> float:
     """Any number; which ones are allowed is for `costs.plan` to say."""
     try:

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from statistics import mean
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,12 +143,33 @@ def test_legal_rag_counts_the_calls_that_a_run_makes():
     assert have["tokens written"] <= have["calls"] * 16 * 4
 
 
-def test_the_command_says_what_is_assumed_and_what_was_measured(capsys):
+def measured(seed, seconds, profile="evening", complete=True):
+    meta = {"profile": profile, "seed": seed, "complete": complete, "wall_seconds": seconds}
+    meta |= {"peak_memory_bytes": 2e9, "cores": 2, "device": "a processor"}
+    return evidence.Run(Path(f"{profile}-seed{seed}.parquet"), {}, meta)
+
+
+def test_the_command_says_what_is_assumed_and_what_was_measured(capsys, monkeypatch):
+    known = [measured(100, 60), measured(101, 120), measured(102, 6, complete=False)]
+    monkeypatch.setattr(evidence, "load", lambda chapter, scale, root=None: known if scale == "evening" else [])
+    monkeypatch.setattr(evidence, "superseded", lambda chapter, root=None: [])
     assert cli.main(["plan", "goldfish", "--profile", "ci", "--gpu", "H200"]) == 0
     said = capsys.readouterr().out
     assert "ASSUMED: 40% of the 990 bfloat16 TFLOP/s of an H200" in said
-    minutes = mean(result["wall_seconds"] for result in evidence.load("goldfish", "laptop")) / 60
-    assert f"laptop: {minutes:.1f} minutes and " in said and "Extrapolated" in said
+    assert "evening: 1.5 minutes and 2.0 GB, " in said and "mean of 2 seeds on 2 cores (a processor)" in said
+    assert "Extrapolated: all the rest. This profile has not been run." in said
+
+
+def test_what_superseded_runs_took_is_said_where_there_is_nothing_newer(monkeypatch):
+    old, new = [measured(0, 300, "laptop")], [measured(100, 60)]
+    monkeypatch.setattr(evidence, "superseded", lambda chapter, root=None: old)
+    monkeypatch.setattr(evidence, "load", lambda chapter, scale, root=None: new if scale == "evening" else [])
+    assert [line.split(" and ")[0] for line in costs.measured("goldfish")] == [
+        "laptop: 5.0 minutes",
+        "evening: 1.0 minutes",
+    ]
+    monkeypatch.setattr(evidence, "load", lambda chapter, scale, root=None: [])
+    assert [line.split(" and ")[0] for line in costs.measured("goldfish")] == ["laptop: 5.0 minutes"]
 
 
 @pytest.mark.parametrize("wrong", [{"gpu": "Z80"}, {"mfu": 0}, {"mfu": 1.1}, {"mfu": math.nan}, {"gpus": 0}])

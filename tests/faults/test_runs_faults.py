@@ -1,6 +1,5 @@
 """Faults put upon a run for real: killed, its disk filled, its files spoilt, its clock set back. Nothing is lost."""
 
-import json
 import os
 import signal
 import subprocess
@@ -26,7 +25,7 @@ def log(tmp_path):
 
 
 def result_of(book, name="laptop-*"):
-    (file,) = (book / "_runs/demo/results").glob(f"{name}.json")
+    (file,) = (book / "_runs/demo/results").glob(f"{name}.parquet")
     return file
 
 
@@ -69,7 +68,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.fault("kill -9 of papermill between two cells", "the next run ends in the result of an undisturbed one")
 @pytest.mark.parametrize(
-    "text", ["told(f", pytest.param("evidence.write(", marks=full_only)], ids=["measured", "written"]
+    "text", ["told(f", pytest.param("experiment.write(", marks=full_only)], ids=["measured", "written"]
 )
 def test_papermill_killed_between_cells(book, log, text):
     options = ["run", "demo", "--set", f"log={log}"]
@@ -187,17 +186,21 @@ def test_read_only_tree(book, log):
     "a result file half-written by another program", "it is named, never read as evidence, and the run is done again"
 )
 def test_half_written_result(book, log):
-    options = ["run", "demo", "--profile", "paper"]  # a profile's own values: the result goes into the book
+    options = ["run", "demo", "--profile", "paper"]
     assert paperwalk(book, *options).returncode == 0
     assert "1 skipped" in paperwalk(book, *options).stdout
-    file = book / "book/demo/results/paper-seed0.json"
-    whole = file.read_text()
-    file.write_text(whole[: len(whole) // 2])
+    file = result_of(book, "paper-seed0")
+    whole = measured(file)
+    shown = book / "book/demo/results/paper-seed100.parquet"
+    shown.parent.mkdir()
+    half = file.read_bytes()[: file.stat().st_size // 2]
+    for cut in (file, shown):  # evidence is named where it is read
+        cut.write_bytes(half)
     done = paperwalk(book, "list")
-    assert done.returncode == 1 and "paper-seed0.json: not a readable results file" in done.stderr
+    assert done.returncode == 1 and "paper-seed100.parquet: not a readable results file" in done.stderr
     done = paperwalk(book, *options)
     assert done.returncode == 0 and "1 done" in done.stdout, done.stderr
-    assert measured(file) == value(0, steps=9) == json.loads(whole)["metrics"]["value"]["value"]
+    assert measured(file) == value(0, steps=9) == whole
 
 
 @full_only
@@ -319,6 +322,6 @@ def test_clock_set_back(book, log, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     result = evidence.read(result_of(book))
-    assert result["metrics"]["value"]["value"] == value(0)
-    assert 2 <= result["wall_seconds"] <= time.monotonic() - began
+    assert result.means["value.demo"] == value(0)
+    assert 2 <= result.meta["wall_seconds"] <= time.monotonic() - began
     assert "1 skipped" in paperwalk(book, *options).stdout  # and what is done stays done

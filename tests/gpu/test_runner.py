@@ -19,6 +19,7 @@ import small_book
 from deploy.gpu import __main__ as cli
 from deploy.gpu import pack, plain, runner
 from paperwalk import evidence, runs
+from paperwalk.evidence.records import REGISTERED
 
 pytestmark = pytest.mark.full
 
@@ -57,6 +58,19 @@ def test_time_up_ends_a_box_with_all_that_it_started(interrupts, tmp_path):
     assert box.state == "time up" and 3 <= box.taken < 10
     assert "KeyboardInterrupt" in (tmp_path / "logs" / "box-0.log").read_text()  # it was asked first
     assert not alive(int((tmp_path / "child").read_text()))
+
+
+def test_only_a_box_of_evidence_writes_into_the_book(tmp_path):
+    root = small_book.make(tmp_path / "book")
+    for part in ("logs", "journal"):
+        (tmp_path / part).mkdir()
+    program = [sys.executable, "-m", "deploy.gpu.plain", "demo", "evening"]
+    made = [runner.Box(f"run:{seed}", [*program, f"{seed}"], 60, as_evidence=seed >= 100) for seed in (0, 100)]
+    environment = dict(os.environ) | {"PAPERWALK_ROOT": str(root), REGISTERED: "1"}  # each box sets its own
+    runner._run_stage(made, time.monotonic() + 600, environment, tmp_path, lambda: None)
+    assert [box.state for box in made] == ["done", "done"]
+    written = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.parquet"))
+    assert written == ["_runs/demo/results/evening-seed0.parquet", "book/demo/results/evening-seed100.parquet"]
 
 
 def test_nothing_is_begun_when_there_is_no_time(tmp_path):
@@ -108,6 +122,8 @@ def test_each_chapter_box_is_a_run_that_is_allowed(dry, tmp_path, monkeypatch):
         chapter, profile, seed, overrides = box.command[-4:]
         assert runs.validate(chapter, profile, int(seed), json.loads(overrides))
         assert box.name.split(":")[1:] == [chapter, seed] and box.result.parents[1].name == chapter
+        assert box.as_evidence == (profile == "gpu") == (int(seed) >= evidence.FIRST_SEED)
+        assert box.result.is_relative_to(runs.ROOT / ("book" if box.as_evidence else "_runs"))
     assert {box.name for box in boxes if box.pretrained} == (
         set() if dry else {f"chapter:goldfish:{seed}" for seed in runner.SEEDS}
     )
@@ -179,8 +195,8 @@ def test_a_killed_runner_keeps_every_finished_arm(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     journal_rows = [row["item"] for row in runner.read_journal(journal)]
     assert journal_rows[: len(kept)] == kept and set(journal_rows) == set(range(steps))
-    result = root / "_runs/demo/results/ci-seed0.json"
-    assert evidence.read(result)["metrics"]["value"]["value"] == small_book.value(0, steps=steps)
+    result = root / "_runs/demo/results/ci-seed0.parquet"
+    assert evidence.read(result).means["value.demo"] == small_book.value(0, steps=steps)
     assert (tmp_path / "out" / "all.tar.xz").exists()
 
 
@@ -233,10 +249,10 @@ def test_results_of_an_earlier_call_stay(tmp_path):
     for part in runner.PARTS:
         (tmp_path / "work" / part).mkdir(parents=True)
     (tmp_path / "out").mkdir()
-    committed = tmp_path / "book" / "demo" / "results" / "gpu-seed100.json"
+    committed = tmp_path / "book" / "demo" / "results" / "gpu-seed100.parquet"
     committed.parent.mkdir(parents=True)
     committed.write_text("old")
-    kept = tmp_path / "work" / "results" / "demo-gpu-seed100.json"
+    kept = tmp_path / "work" / "results" / "demo-gpu-seed100.parquet"
     kept.write_text("new")
     box = runner.Box("chapter:demo:100", [], 1, committed, state="done")
     runner._collect([box], tmp_path / "work", tmp_path / "out", time.monotonic())
@@ -288,6 +304,18 @@ def test_a_failing_cell_is_named(tmp_path):
     assert last.startswith("RunError: demo: code cell 4 (def told(what):) failed: ValueError('the sky fell')")
 
 
+def test_a_cell_can_display_as_in_jupyter(tmp_path):
+    root = small_book.make(tmp_path)
+    small_book.in_cell(root, "between = 1", "display('shown')\n'a last value'")
+    command = [sys.executable, "-m", "deploy.gpu.plain", "demo", "laptop", "0"]
+    environment = os.environ | {"PAPERWALK_ROOT": str(root)}
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        said = process.stdout.read()
+    assert process.returncode == 0 and "\nshown\na last value\n" in said
+
+
 ARMS = (
     """from paperwalk.experiment import Experiment
 experiment, squares, doubles = Experiment("demo", globals()), "of before", {}
@@ -306,9 +334,9 @@ squares = dict(experiment.map(arm, range(4), "arms"))
     """for n in runs.progress(range(2), 2, "others"):
     doubles[tell(n)] = 2 * n  # a function of the cell that failed
 """,
-    """class evidence:
+    """class experiment:
     write = lambda: doubles.__setitem__("written", True)
-evidence.write()
+experiment.write()
 """,
     """for n in runs.progress(list(doubles), 2, "at the end"):
     pass

@@ -9,6 +9,8 @@ import time
 import psutil
 import pytest
 
+import small_book
+from paperwalk import evidence
 from paperwalk.launch import many
 from small_book import fill, full_only, lines, measured, mounted, paperwalk, start, value, wait_for
 
@@ -25,7 +27,7 @@ class Watch(threading.Thread):
 
     def run(self):
         while not self.stopped.wait(0.01):
-            for file in self.results.glob("*.json"):
+            for file in self.results.glob("*.parquet"):
                 inode = file.stat().st_ino
                 if inode not in self.versions.setdefault(file.name, []):
                     os.link(file, self.links / f"{file.name}.{inode}")  # an inode is not used again while linked
@@ -57,7 +59,7 @@ def told(log, what):
 
 def values(folder):
     """{seed: value measured}."""
-    return {int(file.stem.rpartition("-seed")[2]): measured(file) for file in folder.glob("*.json")}
+    return {int(file.stem.rpartition("-seed")[2]): measured(file) for file in folder.glob("*.parquet")}
 
 
 @pytest.mark.slow
@@ -138,13 +140,13 @@ def test_a_killed_driver_loses_nothing_that_was_done(book, cluster, log):
     process.kill()
     process.communicate()
     results = book / "_runs/demo/results"
-    kept = [results / f"{marker.parent.name}.json" for marker in (book / "_runs/demo").glob("*/done.json")]
+    kept = [results / f"{marker.parent.name}.parquet" for marker in (book / "_runs/demo").glob("*/done.json")]
     before = [(file.stat().st_ino, file.read_bytes()) for file in kept]
     done = paperwalk(book, *options)
     assert done.returncode == 0, done.stderr
     assert f"\n{4 - len(kept)} done, {len(kept)} skipped, in " in done.stdout
     assert [(file.stat().st_ino, file.read_bytes()) for file in kept] == before
-    measurements = sorted(measured(file) for file in results.glob("*.json"))
+    measurements = sorted(measured(file) for file in results.glob("*.parquet"))
     assert measurements == sorted(value(seed, k) for seed in (0, 1) for k in (5, 7))
 
 
@@ -159,7 +161,7 @@ def test_a_full_disk_holds_results_up_and_loses_none(book, cluster, log):
         process = start(book, "run", "demo", *options)
         wait_for(lambda: len(told(log, "written")) == 2, process)
         time.sleep(4)
-        assert process.poll() is None and not list(results.glob("*.json"))
+        assert process.poll() is None and not list(results.glob("*.parquet"))
         filler.unlink()
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
@@ -175,7 +177,7 @@ def test_a_sweep_is_collected_here_and_a_failing_cell_is_not_tried_again(book, c
     assert "\n2 done, 2 failed" in done.stdout
     assert done.stderr.splitlines()[-1].startswith("2 of 4 runs failed: demo laptop seed 0 ")
     assert len(told(log, "from")) == 4  # each once
-    planned = many.plan("demo", "laptop", 1, {"log": str(log)}, {"k": [5, 7], "fail": ["never", "error"]}, root=book)
+    planned = many.plan("demo", "laptop", [0], {"log": str(log)}, {"k": [5, 7], "fail": ["never", "error"]}, root=book)
     for run in planned:
         if run.parameters["fail"] == "never":
             assert measured(run.result(book)) == value(0, run.parameters["k"]) and many.is_done(run, book)
@@ -246,8 +248,11 @@ def test_without_ray_one_line_says_what_to_install(book, tmp_path):
 
 @full_only
 def test_without_an_address_the_machine_itself_is_the_cluster(book, ray_environment, tmp_path):
-    done = paperwalk(book, "run", "demo", "--cluster", "--profile", "paper", RAY_TMPDIR=f"{ray_environment}/own")
+    commit = small_book.commit(book)
+    options = ["--profile", "paper", "--seeds", "100-100", "--evidence"]
+    done = paperwalk(book, "run", "demo", "--cluster", *options, RAY_TMPDIR=f"{ray_environment}/own")
     assert done.returncode == 0, done.stderr
-    result = book / "book/demo/results/paper-seed0.json"
-    assert measured(result) == value(0, steps=9)
-    assert '"git_dirty"' in result.read_text() and "1 done" in done.stdout
+    result = book / "book/demo/results/paper-seed100.parquet"
+    assert measured(result) == value(100, steps=9) and "1 done" in done.stdout
+    meta = evidence.read(result).meta
+    assert (meta["git_commit"], meta["git_dirty"], meta["complete"]) == (commit, False, True)

@@ -6,6 +6,7 @@ import pytest
 
 import small_book
 from paperwalk import runs, values
+from paperwalk.evidence import records
 from paperwalk.launch import cluster, many
 from small_book import measured, paperwalk, value
 
@@ -18,7 +19,7 @@ def listing(book):
 
 def test_a_sweep_is_every_combination_with_every_seed(book):
     sweep = {"k": [3, 4, 8], "lr": [0.1, 0.2]}
-    planned = many.plan("demo", "laptop", 2, {"steps": 5}, sweep, root=book)
+    planned = many.plan("demo", "laptop", [0, 1], {"steps": 5}, sweep, root=book)
     assert [(run.parameters["k"], run.parameters["lr"], run.seed) for run in planned] == list(
         itertools.product([3, 4, 8], [0.1, 0.2], [0, 1])
     )
@@ -38,19 +39,19 @@ def test_a_sweep_is_every_combination_with_every_seed(book):
     ],
 )
 def test_runs_of_different_parameters_never_share_a_name(book, one, other):
-    names = {many.plan("demo", "laptop", 1, changed, {}, root=book)[0].name for changed in (one, other)}
+    names = {many.plan("demo", "laptop", [0], changed, {}, root=book)[0].name for changed in (one, other)}
     assert len(names) == 2
     assert all(len(name) < 100 and not set(name) & set("/\\ {}:'\"") for name in names)
 
 
 def test_a_profiles_own_values_are_the_profiles_run_however_they_are_given(book):
-    (run,) = many.plan("demo", "laptop", 1, {"k": 3}, {"lr": [0.1]}, root=book)
+    (run,) = many.plan("demo", "laptop", [0], {"k": 3}, {"lr": [0.1]}, root=book)
     assert run.name == "laptop-seed0" and run.is_shown
-    assert run.result(book) == book / "book/demo/results/laptop-seed0.json"
-    (run,) = many.plan("demo", "paper", 1, {"steps": 9}, {}, root=book)
+    assert run.result(book) == book / "_runs/demo/results/laptop-seed0.parquet"
+    (run,) = many.plan("demo", "paper", [0], {"steps": 9}, {}, root=book)
     assert run.name == "paper-seed0" and not run.is_shown
-    (run,) = many.plan("demo", "laptop", 1, {"steps": 9}, {}, root=book)
-    assert run.result(book) == book / f"_runs/demo/results/{run.name}.json"
+    (run,) = many.plan("demo", "laptop", [0], {"steps": 9}, {}, root=book)
+    assert run.result(book) == book / f"_runs/demo/results/{run.name}.parquet"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_what_is_done_is_skipped_until_code_parameters_or_files_change(book):
     options = ["run", "demo", "--sweep", "k=5,6"]
     done = paperwalk(book, *options)
     assert done.returncode == 0 and "\n2 done, in " in done.stdout, done.stderr
-    planned = many.plan("demo", "laptop", 1, {}, {"k": [5, 6]}, root=book)
+    planned = many.plan("demo", "laptop", [0], {}, {"k": [5, 6]}, root=book)
     assert [measured(run.result(book)) for run in planned] == [value(0, 5), value(0, 6)]
     before = listing(book)
     done = paperwalk(book, *options)
@@ -110,6 +111,7 @@ def test_what_is_done_is_skipped_until_code_parameters_or_files_change(book):
     assert many.is_done(run, book)
     for file, old, new, still in [
         (notebook, "between = 1", "between = 2", False),  # measuring code
+        (notebook, "between = 1", "between = (  # a comment\\n 1)", True),
         (book / "book/demo/claims.yml", "[]", "[ ]", True),
         (book / "book/demo/profiles/laptop.yml", "profile: laptop", "profile: laptop\nlr: 0.3", False),
         (run.result(book), '"seed": 0', '"seed": 1', False),
@@ -117,20 +119,20 @@ def test_what_is_done_is_skipped_until_code_parameters_or_files_change(book):
         (run.folder(book) / "done.json", "{", "", False),
         (run.folder(book) / "done.json", "checksums", "sums", False),
     ]:
-        content = file.read_text()
-        assert old in content
-        file.write_text(content.replace(old, new))
-        (again,) = many.plan("demo", "laptop", 1, {"k": 5}, {}, root=book)
+        content = file.read_bytes()
+        assert old.encode() in content
+        file.write_bytes(content.replace(old.encode(), new.encode()))
+        (again,) = many.plan("demo", "laptop", [0], {"k": 5}, {}, root=book)
         assert many.is_done(again, book) == still, new
-        file.write_text(content)
+        file.write_bytes(content)
     assert many.is_done(run, book)
 
 
 def test_a_run_that_the_book_shows_is_done_again_when_its_text_changes(book):
-    (run,) = many.plan("demo", "laptop", 1, {}, {}, root=book)
+    (run,) = many.plan("demo", "laptop", [0], {}, {}, root=book)
     assert paperwalk(book, "run", "demo").returncode == 0
     assert many.is_done(run, book) and runs.stale("book/demo.ipynb", book) is None
-    (other,) = many.plan("demo", "paper", 1, {}, {}, root=book)
+    (other,) = many.plan("demo", "paper", [0], {}, {}, root=book)
     before = [many.identity(r, book) for r in (run, other)]
     small_book.add_text(book, "# A new word")
     after = [many.identity(r, book) for r in (run, other)]
@@ -148,22 +150,22 @@ def test_one_failure_does_not_keep_the_others_from_running(book):
 
 
 def test_a_run_asks_for_its_workers_a_gpu_where_it_needs_one_and_the_memory_measured(book):
-    (run,) = many.plan("demo", "gpu", 1, {}, {}, elsewhere=True, root=book)
+    (run,) = many.plan("demo", "gpu", [0], {}, {}, elsewhere=True, root=book)
     assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
     assert cluster.resources(run, {"gpus": 0.5, "memory_gb": 3.0}, book) == {"cpus": 2, "gpus": 0.5, "memory_gb": 3.0}
     (book / "book/demo/results").mkdir()
     for seed, peak in enumerate([2e9, 3e9]):
-        text = f'{{"schema": 1, "seed": {seed}, "peak_memory_bytes": {peak:.0f}}}'
-        (book / f"book/demo/results/gpu-seed{seed}.json").write_text(text)
+        meta = {"schema": records.SCHEMA, "seed": seed, "peak_memory_bytes": peak}
+        records.write(book / f"book/demo/results/gpu-seed{seed}.parquet", {}, meta)
     assert cluster.resources(run, {}, book)["memory_gb"] == 3.0
-    (book / "book/demo/results/gpu-seed0.json").write_text("{")
+    (book / "book/demo/results/gpu-seed0.parquet").write_text("PAR1")
     assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
 
 
 def test_the_table_has_a_line_for_each_run(book, capsys, monkeypatch):
     from rich.console import Console
 
-    planned = many.plan("demo", "laptop", 3, {}, {}, root=book)
+    planned = many.plan("demo", "laptop", [0, 1, 2], {}, {}, root=book)
     monkeypatch.setattr(Console, "is_terminal", True)
     events = [(planned[1], "running", "1/4 demo steps"), (planned[1], "retried", "0/4"), (planned[2], "failed", "oh")]
     states = many.follow(planned, planned[:1], events, live=True)

@@ -4,8 +4,12 @@ import nbformat
 import pytest
 import yaml
 
+from paperwalk import evidence, runs
+from paperwalk.evidence.records import REGISTERED
+from paperwalk.runs.execution import environment
+
 PARAMETERS = {
-    "profile": {"type": "str", "help": "scale", "choices": ["ci", "laptop", "gpu", "paper"]},
+    "profile": {"type": "str", "help": "scale", "choices": list(runs.PROFILES)},
     "seed": {"type": "int", "help": "of everything random", "min": 0},
     "device": {"type": "str", "help": "where", "choices": ["auto", "cpu", "cuda"]},
     "steps": {"type": "int", "help": "updates", "min": 1, "max": 50},
@@ -39,7 +43,8 @@ bf16 = False
 fail = "no"
 """
 
-CHECK = 'p = runs.check("demo", globals(), only_known=True)'
+CHECK = """experiment = Experiment("demo", globals())
+p = experiment.p"""
 
 MEASURE = """for step in runs.progress(range(p.steps), p.steps, "demo steps"):
     time.sleep(0.2)
@@ -51,14 +56,11 @@ if p.fail == "die": import os; os._exit(1)
 print(runs.ROOT / "book", "\\x1b[31mred\\x1b[0m")
 """
 
-WRITE = """code_hash = runs.measured_hash(runs.notebook_path("demo"))
-result = {"schema": 1, "seed": p.seed, "value": p.seed * 10, "code_hash": code_hash}
-file = runs.ROOT / "book/demo/results" / f"{p.profile}-seed{p.seed}.json"
-file.parent.mkdir(exist_ok=True)
-runs.write_atomically(file, json.dumps(result))
+WRITE = """experiment.record("value", "demo", None, p.seed * 10)
+experiment.write()
 """
 
-REPORT = 'sorted(json.loads(f.read_text())["value"] for f in runs.ROOT.glob("book/demo/results/*.json"))'
+REPORT = 'sorted(evidence.values(evidence.load("demo", "evening"), "value.demo"))'
 
 
 def notebook(*cells):
@@ -78,7 +80,7 @@ def book(tmp_path):
     """Root of the throw-away book."""
     folder = tmp_path / "book"
     (folder / "demo/profiles").mkdir(parents=True)
-    imports = "import json\nimport time\nfrom paperwalk import runs"
+    imports = "import time\nfrom paperwalk import evidence, runs\nfrom paperwalk.experiment import Experiment"
     demo = notebook(
         ("# Demo", None),
         (imports, ["setup"]),
@@ -97,6 +99,7 @@ def book(tmp_path):
     profiles = {
         "ci": {"steps": 1, "warmup": 0},
         "laptop": {},
+        "evening": {},
         "gpu": {"steps": 50, "hs": [2, 50]},
         "paper": {"lr": 0.001},
     }
@@ -110,3 +113,16 @@ def book(tmp_path):
     }
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
     return tmp_path
+
+
+@pytest.fixture
+def put(book):
+    """put(value) writes evidence as a run of the chapter would, and returns its file."""
+
+    def put(value, seed=100, profile="evening"):
+        with environment(**{REGISTERED: "1"}):
+            records = evidence.Records("demo", runs.profile_values("demo", profile, book) | {"seed": seed}, book)
+            records.record("value", "demo", None, value)
+            return records.save(complete=True)
+
+    return put

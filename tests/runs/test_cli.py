@@ -1,6 +1,5 @@
 """`python -m paperwalk` as a process of its own, on a throw-away book."""
 
-import json
 import os
 import re
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import nbformat
 import pytest
 
-from paperwalk import runs, values
+from paperwalk import evidence, runs, values
 
 
 def paperwalk(book, *arguments):
@@ -32,9 +31,12 @@ def outputs(file):
     "arguments, message",
     [
         (["run", "dmo"], "chapter = 'dmo': must be one of demo"),
-        (["run", "demo", "--profile", "laptp"], "profile = 'laptp': must be one of ci, laptop, gpu, paper"),
-        (["run", "demo", "--seeds", "0"], "seeds = '0': must be a whole number of at least 1"),
-        (["run", "demo", "--seeds", "two"], "seeds = 'two': must be a whole number of at least 1"),
+        (["run", "demo", "--profile", "laptp"], "profile = 'laptp': must be one of ci, laptop, evening, gpu, paper"),
+        (["run", "demo", "--seeds", "0"], "seeds = '0': must be a number of seeds like 3, a range like 100-104, or a"),
+        (["run", "demo", "--seeds", "two"], "seeds = 'two': must be a number of seeds like 3, a range"),
+        (["run", "demo", "--seeds", "104-100"], "seeds = '104-100': must be a number of seeds like 3, a range"),
+        (["run", "demo", "--seeds", "7,7"], "seeds = '7,7': must be a number of seeds like 3, a range"),
+        (["run", "demo", "--seeds", "0-1000"], "seeds and sweep: must make 1000 runs at most, make 1001"),
         (["run", "demo", "--set", "hh=3"], "unknown parameter 'hh': allowed are arms, articles, "),
         (["run", "demo", "--set", "h"], "set = 'h': must be NAME=VALUE"),
         (["run", "demo", "--set", "h="], "h = None: must be a whole number from 1 to 95"),
@@ -53,9 +55,9 @@ def outputs(file):
         (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
         (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),
         (["plan", "demo", "--gpu", "Z80"], "gpu = 'Z80': must be one of A100, H100, H200"),
-        (["walk"], "argument run | plan | list | refresh | new | publish | fetch: invalid choice"),
+        (["walk"], "argument run | evidence | plan | list | refresh | new | publish | fetch: invalid choice"),
         (["run"], "the following arguments are required: chapter"),
-        ([], "the following arguments are required: run | plan | list | refresh | new | publish"),
+        ([], "the following arguments are required: run | evidence | plan | list | refresh | new"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(book, arguments, message):
@@ -80,7 +82,17 @@ def test_set_takes_yaml_values_and_numbers_as_people_write_them():
     }
 
 
-def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book):
+@pytest.mark.parametrize(
+    "text, seeds",
+    [("3", [0, 1, 2]), ("1", [0]), ("100-102", [100, 101, 102]), ("7-7", [7]), ("107,100", [107, 100])],
+)
+def test_seeds_are_a_number_a_range_or_a_list(text, seeds):
+    assert values.seeds(text) == seeds
+
+
+def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book, put):
+    for seed in (100, 101):
+        put(10 * seed, seed)
     done = paperwalk(book, "run", "demo", "--seeds", "2")
     assert done.returncode == 0, done.stderr
     for seed in (0, 1):
@@ -92,9 +104,14 @@ def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book):
     assert "demo laptop seed 1" in done.stderr and "demo steps:" in done.stderr  # both bars
     demo, scoreboard = book / "book/demo.ipynb", book / "book/scoreboard.ipynb"
     assert str(book) not in demo.read_text() and "papermill" not in demo.read_text()
-    # setup, report (both seeds), parameters, check, measure (no bar), fail, write
-    assert outputs(demo) == [[], ["[0, 10]"], [], [], [], ["book red\n"], []]
-    assert outputs(scoreboard) == [[], ["[0, 10]"]]
+    # setup, report (the evidence), parameters, check, measure (no bar), fail, write
+    written = ["written: laptop-seed0.parquet\n"]
+    assert outputs(demo) == [[], ["[1000.0, 1010.0]"], [], [], [], ["book red\n"], written]
+    assert outputs(scoreboard) == [[], ["[1000.0, 1010.0]"]]
+    for seed in (0, 1):
+        result = evidence.read(book / f"_runs/demo/results/laptop-seed{seed}.parquet")
+        assert result.means == {"value.demo": 10 * seed} and result.meta["complete"] and not result.meta["evidence"]
+    assert len(list(book.rglob("*.parquet"))) == 4  # an ordinary run adds nothing to the evidence, and leaves no half
     assert [runs.stale(file, book) for file in (demo, scoreboard)] == [None, None]
     assert not list(book.rglob("progress.json"))
 
@@ -103,7 +120,8 @@ def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book):
     table = paperwalk(book, "list").stdout.splitlines()
     assert [line.split() for line in table[1:]] == [
         ["demo", "ci", "0", "none"],
-        ["demo", "laptop", "2", "fresh"],
+        ["demo", "laptop", "0", "none"],
+        ["demo", "evening", "2", "fresh"],
         ["demo", "gpu", "0", "none"],
         ["demo", "paper", "0", "none"],
     ]
@@ -113,17 +131,12 @@ def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book):
     content = nbformat.read(demo, as_version=4)
     content.cells[5].source = content.cells[5].source.replace("0.2", "0.1")
     nbformat.write(content, demo)
-    assert paperwalk(book, "list").stdout.splitlines()[2].split() == ["demo", "laptop", "2", "stale"]
+    assert paperwalk(book, "list").stdout.splitlines()[3].split() == ["demo", "evening", "2", "stale"]
     done = paperwalk(book, "refresh")
     assert done.returncode == 0, done.stderr
     assert "demo: its code changed since its last run" in done.stdout
     assert [runs.stale(file, book) for file in (demo, scoreboard)] == [None, None]
-    assert paperwalk(book, "list").stdout.splitlines()[2].split() == [
-        "demo",
-        "laptop",
-        "2",
-        "stale",
-    ]  # seed 1
+    assert paperwalk(book, "list").stdout.splitlines()[3].split() == ["demo", "evening", "2", "stale"]
 
 
 def test_a_run_with_other_parameters_leaves_the_book_alone(book):
@@ -131,26 +144,25 @@ def test_a_run_with_other_parameters_leaves_the_book_alone(book):
     done = paperwalk(book, "run", "demo", "--set", "steps=2", "--set", "lr=1e-5")
     assert done.returncode == 0, done.stderr
     assert "-y '{lr: 1.0e-05, seed: 0, steps: 2}'" in done.stdout
-    (folder,) = (book / "_runs/demo").iterdir()
+    (folder,) = (book / "_runs/demo").glob("laptop-*")
     assert re.fullmatch(r"laptop-lr=1e-05,steps=2-[0-9a-f]{8}-seed0", folder.name)
+    assert [file.name for file in (book / "_runs/demo/results").iterdir()] == [f"{folder.name}.parquet"]
     injected = (folder / "demo.ipynb").read_text()
     assert "steps = 2" in injected and "lr = 1e-05" in injected
     assert (book / "book/demo.ipynb").read_bytes() == before
 
 
-def test_list_names_a_half_written_result(book):
-    (book / "book/demo/results").mkdir()
-    (book / "book/demo/results/gpu-seed0.json").write_text('{"code_ha')
+def test_list_names_a_half_written_result(book, put):
+    file = put(1, seed=100, profile="gpu")
+    file.write_bytes(file.read_bytes()[:-10])
     done = paperwalk(book, "list")
     assert done.returncode == 1
-    assert "book/demo/results/gpu-seed0.json: not a readable results file" in done.stderr
+    assert "book/demo/results/gpu-seed100.parquet: not a readable results file" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failing_cell_ends_with_status_1_and_leaves_notebook_and_evidence_untouched(book):
-    results = book / "book/demo/results"
-    results.mkdir()
-    (results / "laptop-seed0.json").write_text(json.dumps({"value": 5, "code_hash": "0"}))
+def test_a_failing_cell_ends_with_status_1_and_leaves_notebook_and_evidence_untouched(book, put):
+    put(5)
     before = listing(book / "book")
     done = paperwalk(book, "run", "demo", "--set", "fail=error")
     assert done.returncode == 1

@@ -53,7 +53,7 @@ def remove(root, *slugs):
     assert state(root) == ""
 
 
-def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
+def test_a_new_chapter_runs_builds_is_not_measured_and_can_be_removed(copy):
     paperwalk = [sys.executable, "-m", "paperwalk"]
     made = run(copy, *paperwalk, "new", NEW).splitlines()[:-1]
     assert sorted(line[3:] for line in state(copy).splitlines()) == sorted(made)
@@ -65,7 +65,7 @@ def test_a_new_chapter_runs_builds_is_not_attempted_and_can_be_removed(copy):
     run(copy, *paperwalk, "run", NEW)  # laptop: the notebook now holds its outputs
     assert runs.stale(f"book/{NEW}.ipynb", copy) is None
     board = evidence.scoreboard(copy)
-    assert set(board[board["chapter"] == NEW]["verdict"]) == {"not attempted"}
+    assert set(board[board["chapter"] == NEW]["verdict"]) == {"not measured"}
     new.make("second", copy)  # whose placeholder of a reference looks the same
     run(copy, Path(sys.executable).with_name("jupyter-book"), "build", ".", "--all", "-W", "--keep-going", "--quiet")
     page = (copy / f"_build/html/book/{NEW}.html").read_text("utf8")

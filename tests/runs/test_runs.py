@@ -68,7 +68,7 @@ def test_the_defaults_are_taken_as_they_are(book):
         ({"bf16": 1}, "bf16 = 1: must be true or false"),
         ({"articles": 3}, "articles = 3: must be text"),
         ({"articles": ["a\nb"]}, "articles = ['a\\nb']: must be text"),
-        ({"profile": "laptp"}, "profile = 'laptp': must be one of ci, laptop, gpu, paper"),
+        ({"profile": "laptp"}, "profile = 'laptp': must be one of ci, laptop, evening, gpu, paper"),
         ({"device": "tpu"}, "device = 'tpu': must be one of auto, cpu, cuda"),
         (
             {"hs": [2, 96, 4]},
@@ -176,8 +176,8 @@ def test_a_profile_overrides_the_defaults_and_is_checked(book):
         "steps": 50,
         "hs": [2, 50],
     }
-    assert runs.profiles("demo", book) == ["ci", "laptop", "gpu", "paper"]
-    with pytest.raises(runs.ParameterError, match=r"profile = 'laptp': must be one of ci, laptop, gpu, paper"):
+    assert runs.profiles("demo", book) == ["ci", "laptop", "evening", "gpu", "paper"]
+    with pytest.raises(runs.ParameterError, match=r"profile = 'laptp': must be one of ci, laptop, evening, gpu, paper"):
         runs.profile_values("demo", "laptp", book)
     with pytest.raises(runs.ParameterError, match=r"chapter = 'dmo': must be one of demo"):
         runs.profile_values("dmo", "laptop", book)
@@ -232,9 +232,11 @@ def test_hashes_follow_the_cells_that_they_stand_for(book):
         ("# Demo", "# Another title", (False, False)),
         ("h = 13", "h = 12", (False, False)),  # a parameter
         ("time.sleep(0.2)", "time.sleep(0.2)   ", (False, False)),  # white space
-        ("sorted(json", "list(json", (False, True)),  # report
+        ("time.sleep(0.2)", "time.sleep(0.2)  # a while", (False, False)),  # a comment
+        ("sorted(evidence", "list(evidence", (False, True)),  # report
         ("time.sleep(0.2)", "time.sleep(0.3)", (True, False)),  # measures
-        ("import json", "import math, json", (True, True)),  # setup
+        ("import time", "import math, time", (True, True)),  # setup
+        ("import time", "import time  # of day", (False, True)),  # which is shown
     ]:
         before = file.read_bytes()
         edit(file, old, new)
@@ -258,7 +260,7 @@ def test_reports_depend_on_the_files_that_they_show(book):
     (book / "book/other.ipynb").write_bytes(scoreboard.read_bytes())
     seen = {(runs.reported_hash(demo, book), runs.reported_hash(scoreboard, book))}
     for n, (name, changes_demo) in enumerate(
-        [("demo/claims.yml", True), ("demo/results/laptop-seed0.json", True), ("other/claims.yml", False)], 2
+        [("demo/claims.yml", True), ("demo/results/evening-seed100.parquet", True), ("other/claims.yml", False)], 2
     ):
         file = book / "book" / name
         file.parent.mkdir(exist_ok=True)
@@ -367,26 +369,24 @@ def test_promotion_never_overwrites_an_edit(book):
     assert file.read_bytes() == before
 
 
-def test_refresh_runs_setup_and_report_cells_only(book):
+def test_refresh_runs_setup_and_report_cells_only(book, put):
     file = runs.promote("demo", executed(book), book)
     before = code_cells(file)
-    results = book / "book/demo/results"
-    results.mkdir()
-    (results / "gpu-seed0.json").write_text('{"value": 7}')
+    put(7)
     runs.refresh(file, book)
     after = code_cells(file)
-    assert after[1].outputs[0].data["text/plain"] == "[7]"
+    assert after[1].outputs[0].data["text/plain"] == "[7.0]"
     assert after[:1] + after[2:] == before[:1] + before[2:]
     assert runs.stale(file, book) is None
     metadata = nbformat.read(file, as_version=4).metadata
     assert set(metadata.widgets[WIDGETS].state) == {"aa", "bb", "cc", "dd"}
-    (results / "gpu-seed0.json").write_text('{"value": 8}')
+    put(8)
     assert runs.stale(file, book) == "reported"
 
 
 def test_a_refresh_that_fails_changes_nothing(book):
     file = book / "book/scoreboard.ipynb"
-    edit(file, "sorted(json", "1 / 0; sorted(json")
+    edit(file, "sorted(evidence", "1 / 0; sorted(evidence")
     before = file.read_bytes()
     with pytest.raises(runs.RunError, match=r"^scoreboard: code cell 2 failed: ZeroDivisionError: division by"):
         runs.refresh(file, book)
@@ -395,7 +395,7 @@ def test_a_refresh_that_fails_changes_nothing(book):
 
 def test_refresh_keeps_the_widgets_of_report_cells_without_piling_them_up(book):
     file = book / "book/scoreboard.ipynb"
-    edit(file, "sorted(json", "import ipywidgets; display(ipywidgets.IntSlider()); sorted(json")
+    edit(file, "sorted(evidence", "import ipywidgets; display(ipywidgets.IntSlider()); sorted(evidence")
     for _ in range(2):
         runs.refresh(file, book)
         state = nbformat.read(file, as_version=4).metadata.widgets[WIDGETS].state

@@ -1,170 +1,315 @@
-"""What the evidence says about a chapter's claims: criteria, verdicts, the scoreboard."""
+"""What the evidence says about a chapter's claims: contrasts, verdicts, the scoreboard.
 
+claims.yml holds `measures`, what a run records of an item, and `claims`. A claim is the mean of a measure over an
+arm's items, or with `minus` of the differences to another arm on the same items; `among` takes the items of one
+stratum. It holds when the whole 95 % interval meets the criterion, fails when the whole interval misses it, and is open
+otherwise or with fewer than three seeds.
+"""
+
+import functools
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+import numpy as np
 import yaml
 
 from paperwalk import runs
-from paperwalk.evidence.intervals import summarise
-from paperwalk.evidence.records import EvidenceError, is_fresh, load, values
+from paperwalk.evidence import intervals
+from paperwalk.evidence.intervals import Estimate, estimate
+from paperwalk.evidence.records import EvidenceError, Run, definition, is_fresh, load, superseded
 from paperwalk.runs.parameters import fitted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Scale = Literal["laptop", "gpu"]
-Kind = Literal["claim", "question", "demonstration"]
-SCALES: tuple[str, ...] = get_args(Scale)
-KINDS: tuple[str, ...] = get_args(Kind)
-VERDICTS = ("reproduced", "partly", "not reproduced", "not attempted")
-ANSWERS = ("yes", "no", "undecided")
-COLUMNS = ["chapter", "claim", "paper", "ours", "low", "high", "n", "profile", "verdict"]
+Source = Literal["paper", "critic", "digest", "ours", "released code"]
+SOURCES: tuple[str, ...] = get_args(Source)
+SCALES = ("evening", "gpu", "paper")  # of evidence, the smallest first
+VERDICTS = ("holds", "fails", "open", "not measured")
+FEWEST_SEEDS = 3
+COLUMNS = ["chapter", "id", "claim", "source", "headline", "paper", "ours", "low", "high", "seeds", "items", "scale"]
+COLUMNS += ["verdict", "criterion", "fresh"]
+
+
+@dataclass(kw_only=True)
+class Measure:
+    """What a run records of an item, in words; unit; bounds: least and most that it can be."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    what: str
+    unit: str = "share"
+    bounds: list[float] = field(default_factory=lambda: [-math.inf, math.inf])
+
+    def __post_init__(self) -> None:
+        if len(self.bounds) != 2 or self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds = {self.bounds}: must be two numbers, the smaller first")
 
 
 @dataclass(kw_only=True)
 class _Entry:
-    """What every entry of claims.yml says; section: anchor of the heading on its page under which it is measured."""
+    """What every claim says; source and where: who says it, in which table or figure; section: anchor on its page."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     id: str
-    kind: Kind
     claim: str
-    where: str
-    paper: str | int | float
+    source: Source
+    where: str = ""
+    paper: str | int | float = ""
+    headline: bool = False
     section: str | None = None
 
 
 @dataclass(kw_only=True)
-class _NotAttempted(_Entry):
-    not_attempted: str
+class _NotMeasured(_Entry):
+    not_measured: str
 
 
 @dataclass(kw_only=True)
 class _Measured(_Entry):
-    metric: str
+    measure: str
+    arm: str
     criterion: str
-    scales: list[Scale]
+    minus: str | None = None
+    among: str | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
-        if not self.scales:
-            raise ValueError(f"scales = []: must be among {', '.join(SCALES)}")
         try:
-            meets(self.criterion, 0.0)
+            limits(self.criterion)
         except EvidenceError as error:
             raise ValueError(str(error)) from error
 
 
-def claims(chapter: str, root: Path | None = None) -> list[dict]:
-    """The entries of the chapter's claims.yml, each found complete.
-
-    Raises EvidenceError naming the entry that lacks a field, has an unknown one or a criterion that cannot be read.
-    """
-    file = runs.notebook_path(chapter, root).with_suffix("") / "claims.yml"
-    entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
-    seen = set()
+@functools.cache
+def _read(file: Path, *stamp: int) -> tuple[dict[str, Measure], list[dict]]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(content, dict) or set(content) - {"measures", "claims"}:
+        raise EvidenceError(f"{file.name}: must hold measures and claims alone")
+    measures = {
+        name: fitted(Measure, entry, f"{file.name}: measure {name!r}", EvidenceError)
+        for name, entry in (content.get("measures") or {}).items()
+    }
+    entries, seen = content.get("claims") or [], set()
     for entry in entries:
         given = entry if isinstance(entry, dict) else {}
         where = f"{file.name}: {given.get('id', entry)!r}"
-        form = _NotAttempted if "not_attempted" in given else _Measured
-        if (name := fitted(form, entry, where, EvidenceError).id) in seen:
+        checked = fitted(_NotMeasured if "not_measured" in given else _Measured, entry, where, EvidenceError)
+        if checked.id in seen:
             raise EvidenceError(f"{where}: stands twice")
-        seen.add(name)
-    return entries
+        if isinstance(checked, _Measured) and checked.measure not in measures:
+            raise EvidenceError(f"{where}: measure = {checked.measure!r}: must be one of {', '.join(measures)}")
+        seen.add(checked.id)
+    return measures, entries
 
 
-def meets(criterion: str, value: float) -> bool:
-    """Whether the value meets a criterion: ">= 0.4", "< 1", or a closed range "-0.03 .. 0.03"."""
+def _of(chapter, root):
+    file = runs.notebook_path(chapter, root).with_suffix("") / "claims.yml"
+    return _read(file, file.stat().st_mtime_ns, file.stat().st_size)
+
+
+def claims(chapter: str, root: Path | None = None) -> list[dict]:
+    """The claims of the chapter's claims.yml, each found complete.
+
+    Raises EvidenceError naming the entry that lacks a field, has an unknown one or a criterion that cannot be read.
+    """
+    return _of(chapter, root)[1]
+
+
+def measures(chapter: str, root: Path | None = None) -> dict[str, Measure]:
+    """The measures of the chapter's claims.yml. Raises EvidenceError as `claims`."""
+    return _of(chapter, root)[0]
+
+
+def limits(criterion: str) -> tuple[float, float, bool]:
+    """(least, most, whether these themselves meet it) of a criterion: ">= 0.4", "< 1", or a range "-0.03 .. 0.03"."""
     number = r"(-?\d+(?:\.\d+)?)"
     if match := re.fullmatch(rf"{number} \.\. {number}", criterion):
-        return float(match[1]) <= value <= float(match[2])
+        return float(match[1]), float(match[2]), True
     if match := re.fullmatch(rf"(<=|>=|<|>) {number}", criterion):
-        bound = float(match[2])
-        return {"<=": value <= bound, ">=": value >= bound, "<": value < bound, ">": value > bound}[match[1]]
+        bound, closed = float(match[2]), match[1].endswith("=")
+        return (bound, math.inf, closed) if match[1].startswith(">") else (-math.inf, bound, closed)
     raise EvidenceError(f"criterion {criterion!r}: must be like '>= 0.4' or '-0.03 .. 0.03'")
 
 
-def verdict(criterion: str, numbers: list[float]) -> str:
-    """The verdict on a claim from one value a seed.
+def meets(criterion: str, value: float) -> bool:
+    """Whether the value meets the criterion."""
+    least, most, closed = limits(criterion)
+    return least <= value <= most if closed else least < value < most
 
-    "reproduced": at least three seeds, and the whole 95 % interval of their mean meets the criterion;
-    "partly": the mean meets it, but not the whole interval, or there are fewer than three seeds;
-    "not reproduced": the mean misses it; "not attempted": no value.
+
+def verdict(criterion: str, outcome: Estimate, exact: bool = False) -> str:
+    """ "holds": the whole 95 % interval meets the criterion; "fails": the whole interval misses it; else "open".
+
+    Fewer than three seeds leave it open. What is computed exactly has no interval: its value alone decides.
+    "not measured": no value.
     """
-    if not numbers:
-        return "not attempted"
-    s = summarise(numbers)
-    if not meets(criterion, s.mean):
-        return "not reproduced"
-    whole = s.n >= 3 and meets(criterion, s.low) and meets(criterion, s.high)
-    return "reproduced" if whole else "partly"
+    if not outcome.seeds:
+        return "not measured"
+    if exact:
+        return "holds" if meets(criterion, outcome.mean) else "fails"
+    if outcome.seeds < FEWEST_SEEDS or math.isnan(outcome.low):
+        return "open"
+    if meets(criterion, outcome.low) and meets(criterion, outcome.high):
+        return "holds"
+    least, most, closed = limits(criterion)
+    above = outcome.low > most or (outcome.low == most and not closed)
+    below = outcome.high < least or (outcome.high == least and not closed)
+    return "fails" if above or below else "open"
 
 
-def answer(kind: str, criterion: str, numbers: list[float]) -> str:
-    """What a reader is told of an entry of a kind: a claim's verdict; of a question whether its criterion is met.
+def distance(criterion: str, value: float) -> float:
+    """How far the value lies from the nearest end of the criterion."""
+    least, most, _ = limits(criterion)
+    return min(abs(value - least), abs(value - most))
 
-    "yes": as "reproduced"; "no": at least three seeds, and the whole interval misses the criterion; "undecided":
-    anything between. A demonstration is "shown" or "not shown": it could hardly fail, and counts as no finding.
+
+def contrast(
+    results: Sequence[Run],
+    measure: str,
+    arm: str,
+    minus: str | None = None,
+    among: str | None = None,
+    bounds: Sequence[float] = (-math.inf, math.inf),
+) -> Estimate:
+    """The mean of a measure over an arm's items, or of its differences to the arm `minus` on the items of both.
+
+    among: only items of this stratum, the part of an item's name before its last slash, or of one inside it. bounds: of
+    the measure. Runs that lack an arm are left out. Raises EvidenceError where two arms have no item in common.
     """
-    word = verdict(criterion, numbers)
-    if kind == "claim" or word == "not attempted":
-        return word
-    if kind == "demonstration":
-        return "shown" if word != "not reproduced" else "not shown"
-    s = summarise(numbers)
-    missed = s.n >= 3 and not any(meets(criterion, x) for x in (s.mean, s.low, s.high))
-    return "yes" if word == "reproduced" else "no" if missed else "undecided"
+    rows = []
+    for run in results:
+        of, other = (run.outcomes.get((measure, name)) if name is not None else {} for name in (arm, minus))
+        if of is None or other is None:
+            continue
+        row = of if minus is None else {item: of[item] - other[item] for item in of.keys() & other.keys()}
+        if not row:
+            raise EvidenceError(f"{run.file.name}: {measure!r}: {arm!r} and {minus!r} have no item in common")
+        if among is not None:
+            row = {item: value for item, value in row.items() if item.startswith(f"{among}/")}
+        if row:
+            rows.append(row)
+    items = sorted(set().union(*rows))
+    matrix = np.array([[row.get(item, math.nan) for item in items] for row in rows]).reshape(len(rows), len(items))
+    low, high = bounds
+    if minus is not None:
+        low, high = low - high, high - low
+    strata = [item.rpartition("/")[0] for item in items]
+    return estimate(matrix, strata, (low, high), rate=None if minus is None else False)
+
+
+def judged(chapter: str, root: Path | None = None) -> list[dict[str, Any]]:
+    """The scoreboard's rows of one chapter as dicts; with where, section, and besides these.
+
+    unit; before: the mean that superseded evidence has, NaN without; settled_by: what would settle an open row, in
+    words; changed: whether it was not judged so when the runs that it rests on began; p: of its distance from the
+    criterion.
+    """
+    at = {scale: load(chapter, scale, root) for scale in SCALES}
+    before = superseded(chapter, root)
+    fresh = {run.file: is_fresh(run, root) for results in at.values() for run in results}
+    return [_row(chapter, entry, at, before, fresh, measures(chapter, root)) for entry in claims(chapter, root)]
+
+
+def _row(chapter, entry, at, before, fresh, known):
+    row = dict.fromkeys(COLUMNS) | {"where": "", "section": None, "headline": False, "paper": ""} | entry
+    nothing = Estimate(math.nan, math.nan, math.nan, 0, 0)
+    results, scale, outcome = [], "", nothing
+    if measured := "measure" in entry:
+        asked = {key: entry.get(key) for key in ("measure", "arm", "minus", "among")}
+        asked["bounds"] = known[entry["measure"]].bounds
+        for scale in reversed(SCALES):
+            results = [run for run in at[scale] if _has(run, entry)]
+            if (outcome := contrast(results, **asked)).seeds:
+                break
+    if not outcome.seeds:
+        scale, results = "", []
+    exact, criterion = entry.get("exact", False), entry.get("criterion", "")
+    if exact and results:
+        outcome = _exact(chapter, entry, outcome, results)
+    word = verdict(criterion, outcome, exact) if measured else "not measured"
+    away = distance(criterion, outcome.mean) if measured else math.nan
+    old = [run.means[key] for run in before if (key := f"claim.{entry['id']}") in run.means]
+    row |= {"chapter": chapter, "paper": str(row["paper"]), "scale": scale, "verdict": word, "criterion": criterion}
+    row |= {"ours": outcome.mean, "low": outcome.low, "high": outcome.high}
+    row |= {"seeds": outcome.seeds, "items": outcome.items, "unit": known[entry["measure"]].unit if measured else ""}
+    row |= {"fresh": all(fresh[run.file] for run in results) if results else None}
+    row |= {"changed": any(run.meta["claims"]["judged"].get(entry["id"]) != definition(entry) for run in results)}
+    row |= {"before": float(np.mean(old)) if old else math.nan, "p": intervals.p_value(outcome, away)}
+    return row | {"settled_by": _settled_by(outcome, away) if word == "open" else ""}
+
+
+def _has(run, entry):
+    arms = [entry["arm"], *([entry["minus"]] if entry.get("minus") else [])]
+    return all((entry["measure"], arm) in run.outcomes for arm in arms)
+
+
+def _exact(chapter, entry, outcome, results):
+    """The outcome without an interval. Raises EvidenceError where runs differ: then it is not computed exactly."""
+    found = {
+        contrast([run], entry["measure"], entry["arm"], entry.get("minus"), entry.get("among")).mean for run in results
+    }
+    if len(found) > 1:
+        raise EvidenceError(f"claims.yml of {chapter}: {entry['id']!r}: exact, but runs have {sorted(found)}")
+    return Estimate(outcome.mean, math.nan, math.nan, outcome.seeds, outcome.items)
+
+
+def _settled_by(outcome, away):
+    """What would settle an open row if mean and spread stay as they are, in words."""
+    if outcome.seeds < FEWEST_SEEDS:
+        return f"{FEWEST_SEEDS} seeds at least"
+    seeds, items = intervals.seeds_needed(outcome, away), intervals.items_needed(outcome, away)
+    ways = [f"about {seeds} seeds"] if seeds else []
+    ways += [f"about {items:,} items"] if items else []
+    return " or ".join(ways) or "neither more seeds nor more items alone"
 
 
 def scoreboard(root: Path | None = None) -> "pd.DataFrame":
-    """pandas DataFrame, one row a claim and scale.
+    """pandas DataFrame, one row a claim, at the largest scale that has evidence of it.
 
-    Columns: chapter, claim, paper, ours (mean over seeds), low and high (95 % interval), n (seeds), profile, verdict.
-    Figures that do not exist are NaN. The verdict of results whose code is no longer the notebook's ends in " (stale)".
+    Columns: chapter, id, claim, source, headline, paper (its value), ours (mean), low and high (95 % interval), seeds,
+    items, scale, verdict (one of VERDICTS), criterion, fresh (whether code, data and parameters are still those that it
+    was measured with). Figures that do not exist are NaN.
     """
     import pandas as pd
 
-    rows = []
-    for chapter in runs.chapters(root):
-        rows += [[row[c] for c in COLUMNS] for row in judged(chapter, root)]
+    rows = [[row[c] for c in COLUMNS] for chapter in runs.chapters(root) for row in judged(chapter, root)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def judged(chapter: str, root: Path | None = None) -> list[dict]:
-    """The scoreboard's rows of one chapter as dicts; with id, kind, where, criterion, sd, answer and fresh besides."""
-    results = {scale: load(chapter, scale, root) for scale in SCALES}
-    rows = []
-    for entry in claims(chapter, root):
-        metric, criterion = entry.get("metric", ""), entry.get("criterion", "")
-        for scale in entry.get("scales", SCALES):
-            used = [r for r in results[scale] if metric in r["metrics"]]
-            numbers = values(used, metric)
-            s, word = summarise(numbers), verdict(criterion, numbers)
-            told = answer(entry["kind"], criterion, numbers)
-            fresh = all(is_fresh(r, root) for r in used)
-            rows.append(
-                entry
-                | {"chapter": chapter, "profile": scale, "ours": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
-                | {"n": s.n, "paper": str(entry["paper"]), "verdict": word + " (stale)" * (not fresh)}
-                | {"answer": told, "fresh": fresh}
-            )
-    return rows
+def together(rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
+    """(how many of a chapter's decided headline claims stand together, how many there are), by Benjamini and Hochberg.
+
+    Rows without a p-value, such as rates of 0, are not counted.
+    """
+    decided = [row for row in rows if row["headline"] and row["verdict"] in ("holds", "fails")]
+    of = [row["p"] for row in decided if not math.isnan(row["p"])]
+    return sum(intervals.stand_together(of)), len(of)
+
+
+def shown(chapter: str, root: Path | None = None) -> list[Run]:
+    """The whole runs that the chapter's figures are drawn from: evidence at the largest scale, else superseded ones."""
+    for scale in reversed(SCALES):
+        if whole := [run for run in load(chapter, scale, root) if run.meta["complete"]]:
+            return whole
+    return superseded(chapter, root)
 
 
 def status(root: Path | None = None) -> "pd.DataFrame":
-    """pandas DataFrame, one row a committed results file: when, where and on what it was measured."""
+    """pandas DataFrame, one row a results file: whether it is fresh, when, where and on what it was measured."""
     import pandas as pd
 
     rows = []
     for chapter in runs.chapters(root):
-        for profile in runs.PROFILES:
-            for r in load(chapter, profile, root):
-                row = {"chapter": chapter, "profile": profile, "seed": r["seed"]}
-                row |= {"code": "fresh" if is_fresh(r, root) else "stale", "date": r["date"][:10]}
-                row |= {"minutes": r["wall_seconds"] / 60, "peak GB": r["peak_memory_bytes"] / 1e9}
-                row |= {"device": r["device"], "cores": r["cores"], "python": r["python"]}
-                row |= {"torch": r["packages"].get("torch", ""), "commit": r["git_commit"][:10]}
-                rows.append(row)
+        for run in (run for scale in SCALES for run in load(chapter, scale, root)):
+            m = run.meta
+            row = {"chapter": chapter, "scale": run.profile, "seed": run.seed}
+            row |= {"state": "whole" if m["complete"] else "not yet whole"}
+            row |= {"fresh": "fresh" if is_fresh(run, root) else "stale", "date": m["date"][:10]}
+            row |= {"minutes": m["wall_seconds"] / 60, "peak GB": m["peak_memory_bytes"] / 1e9}
+            row |= {"device": m["device"], "torch": m["packages"].get("torch", ""), "commit": m["git_commit"][:10]}
+            rows.append(row)
     return pd.DataFrame(rows)

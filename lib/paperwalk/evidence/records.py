@@ -1,191 +1,282 @@
-"""What a run leaves: its results file, with the machine, the code and the commit that it comes from."""
+"""The outcomes of a run, item by item, in one Parquet file with all that they follow from.
 
+A row is an outcome: measure, arm, item, value. The file's metadata, under the key `paperwalk`, is JSON: parameters,
+code, data, claims as they stood, commit, machine, time. pandas reads the rows with `pandas.read_parquet(file)`, DuckDB
+with `SELECT * FROM 'file'`; `read` gives both.
+"""
+
+import hashlib
+import io
 import json
 import math
 import os
-import platform
-import re
-import subprocess
 import time
-from collections.abc import Iterable
-from importlib import metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from paperwalk import runs
+from paperwalk.data import sources
+from paperwalk.evidence.machine import commit, machine
+from paperwalk.runs.files import resolve_root
 
-SCHEMA = 1
-PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "transformers", "numba", "safetensors", "papermill", "rouge-score")
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 2
+FIRST_SEED = 100  # of evidence; those below are for trials
+REGISTERED = "PAPERWALK_EVIDENCE"  # set to 1 in a run whose results are evidence
 
 
 class EvidenceError(RuntimeError):
-    """A results or claims file cannot be used, or figures cannot be written; the message names file and entry."""
+    """A results or claims file cannot be used, or outcomes cannot be kept; the message names file and entry."""
 
 
-def write(
-    chapter: str,
-    profile: str,
-    seed: int,
-    parameters: dict,
-    metrics: dict,
-    data: dict,
-    wall_seconds: float,
-    root: Path | None = None,
-) -> Path:
-    """Write one run's results file, atomically, and return its path.
+class Records:
+    """The results file of one run, which holds whatever has been recorded so far: `record`, `keep`, `save`.
 
-    metrics: {name: {"value": finite float, "unit": str}}. data: anything JSON can hold, for figures.
-    The file is `result_file`'s. Where the clock was set during a run that `runs.execute` started, its length by a clock
-    that cannot be set takes the place of wall_seconds. Raises EvidenceError naming the metric that is not finite or
-    has no unit.
+    It is written, whole or not at all, at every `save`; until the run is complete under a name of its own, except
+    evidence, whose finished arms count. What an earlier run left that was cut off is taken up where its code,
+    parameters and data are the present ones: `finished` says which arms it had come to. Claims are registered as they
+    stand when the first arm is begun.
     """
-    for name, entry in metrics.items():
-        if not (isinstance(entry, dict) and set(entry) == {"value", "unit"} and isinstance(entry["unit"], str)):
-            raise EvidenceError(f"metric {name} = {entry!r}: must be {{'value': a number, 'unit': text}}")
-        if isinstance(entry["value"], bool) or not isinstance(entry["value"], (int, float)):
-            raise EvidenceError(f"metric {name} = {entry['value']!r}: must be a number")
-        if not math.isfinite(entry["value"]):
-            raise EvidenceError(f"metric {name} = {entry['value']}: must be finite")
-    file = result_file(chapter, parameters | {"profile": profile, "seed": seed}, root)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "schema": SCHEMA,
-        "chapter": chapter,
-        "profile": profile,
-        "seed": seed,
-        "parameters": parameters,
-        "metrics": metrics,
-        "data": data,
-        "code_hash": os.environ.get("PAPERWALK_CODE") or runs.measured_hash(runs.notebook_path(chapter, root)),
-        "wall_seconds": round(_steady(wall_seconds), 1),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **_machine(),
-        **commit(file.parent),
+
+    def __init__(self, chapter: str, parameters: dict, root: Path | None = None):
+        self.chapter, self.parameters, self.root = chapter, dict(parameters), root
+        self.file = result_file(chapter, parameters, root)
+        self._unfinished = self.file if is_evidence() else self.file.with_suffix(".unfinished.parquet")
+        self.finished: list[str] = []
+        self.kept: dict[str, Any] = {}
+        self._outcomes: dict[tuple[str, str], dict[str, float]] = {}
+        self._code = os.environ.get("PAPERWALK_CODE") or runs.code_hash(runs.notebook_path(chapter, root))
+        self._claims = registered(chapter, root)
+        self._commit = commit(runs.notebook_path(chapter, root).parent)
+        self._began, self._before = time.monotonic(), 0.0
+        self._take_up()
+
+    def _take_up(self):
+        try:
+            earlier = read(self._unfinished)
+        except EvidenceError:  # there is none, or one that is of no use
+            return
+        same = earlier.meta["code"] == self._code and earlier.parameters == self.parameters
+        if same and not earlier.meta["complete"] and not _changed(earlier, self.root):
+            sources.again(earlier.meta["sources"])  # the checkpoints, with which the notes lie, may have gone
+            self.finished, self.kept = list(earlier.meta["finished"]), dict(earlier.kept)
+            self._outcomes = {key: dict(of_items) for key, of_items in earlier.outcomes.items()}
+            self._before, self._claims = earlier.meta["wall_seconds"], earlier.meta["claims"]
+
+    def record(self, measure: str, arm: str, items: Sequence[str] | None, values: Any) -> None:
+        """Keeps the outcomes (one number an item) of an arm by a measure, in the place of what there was.
+
+        items: what names each item in every run that has it, a hash of its content or a number that includes the seed
+        where every seed draws its own; "STRATUM/NAME" puts it into a stratum. None: the one value is of the run as a
+        whole. Raises EvidenceError naming measure, arm and item for a value that is not a finite number, an item that
+        stands twice, or items and values of different numbers.
+        """
+        where = f"measure {measure!r}, arm {arm!r}"
+        names = [""] if items is None else list(map(str, items))
+        numbers = [values] if items is None else [*values]
+        if len(numbers) != len(names):
+            raise EvidenceError(f"{where}: {len(numbers)} values for {len(names)} items; must be as many")
+        if not measure or "." in measure:
+            raise EvidenceError(f"{where}: a measure's name must not be empty or hold a point")
+        of_items: dict[str, float] = {}
+        for name, number in zip(names, map(float, numbers)):
+            if not math.isfinite(number):
+                raise EvidenceError(f"{where}, item {name!r}: {number} must be a finite number")
+            if name in of_items:
+                raise EvidenceError(f"{where}, item {name!r}: stands twice")
+            of_items[name] = number
+        self._outcomes[measure, arm] = of_items
+
+    def keep(self, name: str, data: Any) -> None:
+        """Keeps what figures need beside outcomes, such as curves and samples: anything JSON can hold."""
+        json.dumps(data, allow_nan=False)
+        self.kept[name] = data
+
+    def mean(self, measure: str, arm: str) -> float:
+        """Mean over the items; NaN where nothing is recorded."""
+        of_items = self._outcomes.get((measure, arm))
+        return float(np.mean([*of_items.values()])) if of_items else math.nan
+
+    def table(self, measures: Sequence[str], arms: Iterable[str]) -> "pd.DataFrame":
+        """Means over items: a row an arm, a column a measure."""
+        import pandas as pd
+
+        return pd.DataFrame({arm: {m: self.mean(m, arm) for m in measures} for arm in arms}).T[list(measures)]
+
+    def save(self, finished: str | None = None, complete: bool = False) -> Path:
+        """Writes the file; `finished` names an arm that need not be measured again, `complete` ends the run."""
+        if finished is not None and finished not in self.finished:
+            self.finished.append(finished)
+        seconds = self._before + time.monotonic() - self._began
+        meta = {
+            "schema": SCHEMA,
+            "chapter": self.chapter,
+            "profile": self.parameters["profile"],
+            "seed": self.parameters["seed"],
+            "parameters": self.parameters,
+            "code": self._code,
+            "sources": sources.noted(),
+            "claims": self._claims,
+            "evidence": is_evidence(),
+            "complete": complete,
+            "finished": self.finished,
+            "kept": self.kept,
+            "wall_seconds": round(seconds, 1),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **machine(),
+            **self._commit,
+        }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        target = self.file if complete else self._unfinished
+        write(target, self._outcomes, meta)
+        if complete and self._unfinished != target:
+            self._unfinished.unlink(missing_ok=True)
+        return target
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A results file: outcomes {(measure, arm): {item: value}}, and what it was measured with as `meta`."""
+
+    file: Path
+    outcomes: dict[tuple[str, str], dict[str, float]]
+    meta: dict[str, Any] = field(repr=False)
+
+    @property
+    def chapter(self) -> str:
+        return self.meta["chapter"]
+
+    @property
+    def profile(self) -> str:
+        return self.meta["profile"]
+
+    @property
+    def seed(self) -> int:
+        return self.meta["seed"]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.meta["parameters"]
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What was kept beside outcomes."""
+        return self.meta["kept"]
+
+    @property
+    def superseded(self) -> bool:
+        """Whether it is of evidence that another has replaced, or is to."""
+        return self.file.parents[1].name == "superseded"
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Means over items, by "measure.arm"."""
+        return {f"{m}.{arm}": float(np.mean([*of.values()])) for (m, arm), of in self.outcomes.items()}
+
+
+def write(file: Path, outcomes: dict[tuple[str, str], dict[str, float]], meta: dict[str, Any]) -> None:
+    """Writes a results file, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [(m, arm, item, value) for (m, arm), of in outcomes.items() for item, value in of.items()]
+    names = ("measure", "arm", "item")
+    columns = {
+        name: pa.array([row[i] for row in rows], pa.string()).dictionary_encode() for i, name in enumerate(names)
     }
-    runs.write_atomically(file, json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    return file
+    table = pa.table(columns | {"value": pa.array([row[3] for row in rows], pa.float64())})
+    text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    table = table.replace_schema_metadata({"paperwalk": text})
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    runs.write_atomically(file, content.getvalue())
 
 
-def result_file(chapter: str, parameters: dict, root: Path | None = None) -> Path:
-    """Where a run with these parameters (profile and seed among them) writes its results.
-
-    A run of laptop, gpu or paper with exactly the profile's parameters is evidence: book/<chapter>/results. Any other's
-    are in _runs/<chapter>/results. The file is named as the run is (`runs.run_name`).
-    """
-    profile, seed = parameters["profile"], parameters["seed"]
-    faithful = profile != "ci" and parameters == runs.profile_values(chapter, profile, root) | {"seed": seed}
-    book = runs.notebook_path(chapter, root).with_suffix("")
-    folder = book if faithful else book.parents[1] / "_runs" / chapter
-    return folder / "results" / f"{runs.run_name(chapter, parameters, root)}.json"
-
-
-def read(file: Path) -> dict:
+def read(file: Path) -> Run:
     """One results file. Raises EvidenceError naming the file where it is unreadable, cut off or of another schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        result = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvidenceError(f"{file}: not a readable results file ({error}); run the chapter again") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        table = pq.read_table(file)
+        meta = json.loads((table.schema.metadata or {})[b"paperwalk"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise EvidenceError(f"{file}: not a readable results file ({error!r}); run the chapter again") from error
+    if meta.get("schema") != SCHEMA:
         raise EvidenceError(f"{file}: not a results file of schema {SCHEMA}; run the chapter again")
-    return result
+    outcomes: dict[tuple[str, str], dict[str, float]] = {}
+    for measure, arm, item, value in zip(*(table[name].to_pylist() for name in ("measure", "arm", "item", "value"))):
+        outcomes.setdefault((measure, arm), {})[item] = value
+    return Run(Path(file), outcomes, meta)
 
 
-def load(chapter: str, profile: str, root: Path | None = None) -> list[dict]:
-    """The committed results of a chapter at a scale, by seed; an empty list where there are none."""
-    files = (runs.notebook_path(chapter, root).with_suffix("") / "results").glob(f"{profile}-seed*.json")
-    return sorted((read(file) for file in files), key=lambda result: result["seed"])
+def is_evidence() -> bool:
+    """Whether this process measures what the book is to show."""
+    return os.environ.get(REGISTERED) == "1"
 
 
-def is_fresh(result: dict, root: Path | None = None) -> bool:
-    """Whether the notebook's measuring code and the profile's parameters are still those of the results."""
-    chapter, profile = result["chapter"], result["profile"]
-    same_code = result["code_hash"] == runs.measured_hash(runs.notebook_path(chapter, root))
-    return same_code and result["parameters"] == runs.profile_values(chapter, profile, root) | {"seed": result["seed"]}
+def result_file(chapter: str, parameters: dict, root: Path | None = None, as_evidence: bool | None = None) -> Path:
+    """Where a run with these parameters (profile and seed among them) writes its results, named by `runs.run_name`.
 
-
-def values(results: list[dict], metric: str) -> list[float]:
-    """The metric's value in each result that has it."""
-    return [r["metrics"][metric]["value"] for r in results if metric in r["metrics"]]
-
-
-def by_arm(results: list[dict], figure: str, arms: Iterable[str]) -> list[list[float]]:
-    """For each arm the values of the metric "figure.arm" over the results."""
-    return [values(results, f"{figure}.{arm}") for arm in arms]
-
-
-def metric_name(words: str) -> str:
-    """A metric's name from words: hyphens stand for all but letters, digits and dots."""
-    return re.sub(r"[^\w.]+", "-", words)
-
-
-def _machine():
-    import psutil
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "device": device_name(),
-        "cores": psutil.cpu_count(),
-        "python": platform.python_version(),
-        "packages": versions,
-        "peak_memory_bytes": _peak_memory(),
-    }
-
-
-def device_name() -> str:
-    """Name of the GPU that this process uses, or of the processor."""
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.get_device_name()
-    try:
-        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
-
-
-def _peak_memory():
-    """Sum of the largest resident memory of this process and of its living children, in bytes."""
-    import psutil
-
-    total = 0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        try:
-            peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-            total += int(peak[1]) * 1024 if peak else process.memory_info().rss
-        except (OSError, psutil.Error):  # no /proc, or the process has ended meanwhile
-            continue
-    return total or psutil.Process().memory_info().rss
-
-
-def _steady(wall_seconds):
-    """wall_seconds, or where the system's clock was set since the run began the seconds that a steady one counts."""
-    if "PAPERWALK_CLOCKS" not in os.environ:
-        return wall_seconds
-    clock, steady = map(float, os.environ["PAPERWALK_CLOCKS"].split())
-    seconds = time.monotonic() - steady
-    return wall_seconds if abs(time.time() - clock - seconds) < 1 else seconds
-
-
-def commit(folder: Path) -> dict:
-    """{"git_commit", "git_dirty"} of the repository that the folder lies in; PAPERWALK_COMMIT names those of a copy.
-
-    Results files do not count: what an earlier run wrote leaves the tree as clean as it was.
+    as_evidence (None: as this process was started): book/<chapter>/results; any other: _runs/<chapter>/results.
     """
-    if "PAPERWALK_COMMIT" in os.environ:
-        return json.loads(os.environ["PAPERWALK_COMMIT"])
+    book = runs.notebook_path(chapter, root).with_suffix("")
+    in_book = is_evidence() if as_evidence is None else as_evidence
+    folder = book if in_book else book.parents[1] / "_runs" / chapter
+    return folder / "results" / f"{runs.run_name(chapter, parameters, root)}.parquet"
 
-    def git(*arguments):
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
 
-    try:
-        changed = git("status", "--porcelain", "--", ":/", ":(top,exclude,glob)book/*/results/**")
-        return {"git_commit": git("rev-parse", "HEAD") or "unknown", "git_dirty": changed != ""}
-    except OSError:  # no git
-        return {"git_commit": "unknown", "git_dirty": True}
+def registered(chapter: str, root: Path | None = None) -> dict[str, Any]:
+    """What the chapter's claims.yml is at present: its sha256, and how each claim is judged."""
+    import yaml
+
+    content = (runs.notebook_path(chapter, root).with_suffix("") / "claims.yml").read_bytes()
+    entries = (yaml.safe_load(content) or {}).get("claims") or []
+    judged = {e["id"]: definition(e) for e in entries if "measure" in e}
+    return {"sha256": hashlib.sha256(content).hexdigest(), "judged": judged}
+
+
+def definition(entry: dict) -> dict[str, Any]:
+    """By what a claim is judged: what must not change after the run."""
+    return {key: entry.get(key) for key in ("measure", "arm", "minus", "among", "criterion", "exact")}
+
+
+def load(chapter: str, scale: str, root: Path | None = None) -> list[Run]:
+    """The chapter's evidence at a scale, by seed; an empty list where there is none."""
+    folder = runs.notebook_path(chapter, root).with_suffix("") / "results"
+    return sorted((read(file) for file in folder.glob(f"{scale}-seed*.parquet")), key=lambda run: run.seed)
+
+
+def superseded(chapter: str, root: Path | None = None) -> list[Run]:
+    """What was measured last of the evidence that no longer counts, by seed; README.md beside it says why."""
+    folder = runs.notebook_path(chapter, root).with_suffix("") / "results" / "superseded"
+    newest = max((file.parent for file in folder.glob("*/*.parquet")), default=folder)
+    return sorted((read(file) for file in newest.glob("*.parquet")), key=lambda run: run.seed)
+
+
+def is_fresh(run: Run, root: Path | None = None) -> bool:
+    """Whether code, profile and data are still those that the run was measured with."""
+    now = runs.profile_values(run.chapter, run.profile, root) | {"seed": run.seed}
+    same_code = run.meta["code"] == runs.code_hash(runs.notebook_path(run.chapter, root))
+    return same_code and run.parameters == now and not _changed(run, root)
+
+
+def _changed(run, root):
+    return sources.changed(run.meta["sources"], resolve_root(root))
+
+
+def values(results: Iterable[Run], name: str) -> list[float]:
+    """The mean over items of "measure.arm" in each run that has it."""
+    return [run.means[name] for run in results if name in run.means]
+
+
+def by_arm(results: Sequence[Run], measure: str, arms: Iterable[str]) -> list[list[float]]:
+    """For each arm the means of a measure over the runs."""
+    return [values(results, f"{measure}.{arm}") for arm in arms]

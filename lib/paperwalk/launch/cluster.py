@@ -35,7 +35,7 @@ def resources(run: many.Run, wanted: dict[str, float], root: Path | None = None)
     """
     asked = {"cpus": run.parameters.get("workers", 1), "gpus": int(run.parameters.get("device") == "cuda")}
     try:
-        peaks = [result["peak_memory_bytes"] for result in evidence.load(run.chapter, run.profile, root)]
+        peaks = [result.meta["peak_memory_bytes"] for result in evidence.load(run.chapter, run.profile, root)]
     except evidence.EvidenceError:  # a broken file is told of where it is shown
         peaks = []
     return asked | ({"memory_gb": max(peaks) / 1e9} if peaks else {}) | wanted
@@ -160,7 +160,7 @@ class _Board:
 def _run_here(run, board, home):
     """Runs the notebook in this node's copy.
 
-    Returns the texts of the results file and of the executed notebook and the failure; None for what there is not.
+    Returns the results file's bytes, the executed notebook's text and the failure; None for what there is not.
     Raises Interrupted where it is to be tried again. home: the repository's root where the runs were asked for.
     """
     root = Path.cwd()
@@ -169,7 +169,7 @@ def _run_here(run, board, home):
         try:
             if many.execute(run, root):
                 evidence.read(run.result(root))  # whole, or the run has failed
-                result = run.result(root).read_text(encoding="utf-8")
+                result = run.result(root).read_bytes()
         except runs.Interrupted:
             raise
         except (runs.RunError, runs.ParameterError, evidence.EvidenceError) as error:

@@ -3,15 +3,20 @@
 import hashlib
 import itertools
 import json
+import os
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paperwalk import evidence, runs
+from paperwalk.data import sources
+from paperwalk.evidence.records import REGISTERED
+from paperwalk.runs.execution import environment
 from paperwalk.runs.files import read_notebook, resolve_root
 
 STATES = ("done", "skipped", "failed", "retried", "running", "waiting")
@@ -20,7 +25,10 @@ MOST_RUNS = 1000  # of one command; more is a slip of the hand
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a chapter's notebook; parameters are all of them, overrides those that differ from the profile's."""
+    """One run of a chapter's notebook; parameters are all of them, overrides those that differ from the profile's.
+
+    as_evidence: whether its results are for the book to show.
+    """
 
     chapter: str
     profile: str
@@ -28,6 +36,7 @@ class Run:
     overrides: dict
     parameters: dict = field(repr=False)
     name: str  # runs.run_name
+    as_evidence: bool = False
 
     def __str__(self):
         changed = "".join(f" {name}={value}" for name, value in self.overrides.items())
@@ -48,38 +57,47 @@ class Run:
 
     def result(self, root: Path | None = None) -> Path:
         """The results file."""
-        return evidence.result_file(self.chapter, self.parameters, root)
+        return evidence.result_file(self.chapter, self.parameters, root, self.as_evidence)
 
 
 def plan(
     chapter: str,
     profile: str,
-    seeds: int,
+    seeds: Sequence[int],
     overrides: dict,
     sweep: dict[str, list],
     elsewhere: bool = False,
     root: Path | None = None,
+    as_evidence: bool = False,
 ) -> list[Run]:
-    """One run for each combination of the sweep's values and each of the seeds 0 to seeds - 1.
+    """One run for each combination of the sweep's values and each of the seeds.
 
     sweep: {parameter: its values}. Raises ParameterError where a value is not allowed, stands twice or is also
-    overridden, and for more than MOST_RUNS runs; `elsewhere` as for `runs.check`.
+    overridden, and for more than MOST_RUNS runs; `elsewhere` as for `runs.check`. `as_evidence`: also where
+    `evidence.check_registered` does, and for overrides.
     """
+    if as_evidence:
+        if changed := [*overrides, *sweep]:
+            raise runs.ParameterError(
+                f"{changed[0]}: must not be overridden in evidence; it is measured as the profile says"
+            )
+        evidence.check_registered(chapter, profile, seeds, root)
     for name, values in sweep.items():
         if name in overrides:
             raise runs.ParameterError(f"{name}: must be in --set or in --sweep, not in both")
         if any(value in values[:n] for n, value in enumerate(values)):
             raise runs.ParameterError(f"sweep {name} = {values}: must name each value once")
     combinations = [dict(zip(sweep, values)) for values in itertools.product(*sweep.values())]
-    if (many := len(combinations) * seeds) > MOST_RUNS:
+    if (many := len(combinations) * len(seeds)) > MOST_RUNS:
         raise runs.ParameterError(f"seeds and sweep: must make {MOST_RUNS} runs at most, make {many}")
     planned = []
-    for combination, seed in itertools.product(combinations, range(seeds)):
+    for combination, seed in itertools.product(combinations, seeds):
         changed = overrides | combination
         injected = runs.validate(chapter, profile, seed, changed, elsewhere, root)
         parameters = runs.defaults(chapter, root) | injected
         runs.refuse_dry_run(chapter, parameters)
-        planned.append(Run(chapter, profile, seed, changed, parameters, runs.run_name(chapter, parameters, root)))
+        name = runs.run_name(chapter, parameters, root)
+        planned.append(Run(chapter, profile, seed, changed, parameters, name, as_evidence))
     return planned
 
 
@@ -93,14 +111,25 @@ def mark_done(run: Run, identity: str, wrote_result: bool, root: Path | None = N
 
 
 def is_done(run: Run, root: Path | None = None) -> bool:
-    """Whether the run ended with the present code and parameters, and its files are still whole."""
+    """Whether the run ended with the present code, parameters and data, and its files are still whole.
+
+    Evidence may have come from another machine: its results file alone tells.
+    """
+    if run.as_evidence:
+        try:
+            measured = evidence.read(run.result(root))
+        except evidence.EvidenceError:
+            return False
+        return measured.meta["complete"] and evidence.is_fresh(measured, root)
     try:
         marker = json.loads(_marker(run, root).read_text(encoding="utf-8"))
         notebook, result = marker["checksums"]
         whole = notebook == _checksum(run.notebook(root)) and result in (None, _checksum(run.result(root)))
     except (OSError, ValueError, KeyError, TypeError):  # none, or one that is not ours
         return False
-    return whole and marker["identity"] == identity(run, root)
+    if not (whole and marker["identity"] == identity(run, root)):
+        return False
+    return result is None or not sources.changed(evidence.read(run.result(root)).meta["sources"], resolve_root(root))
 
 
 def identity(run: Run, root: Path | None = None) -> str:
@@ -125,7 +154,8 @@ def _checksum(file):
 def execute(run: Run, root: Path | None = None) -> bool:
     """Runs the notebook; whether it wrote its results file. Raises what `runs.execute` raises."""
     before = _stamp(run.result(root))
-    runs.execute(run.chapter, run.profile, run.seed, run.overrides, root=root)
+    with environment(**{REGISTERED: str(int(run.as_evidence))}):
+        runs.execute(run.chapter, run.profile, run.seed, run.overrides, root=root)
     return _stamp(run.result(root)) != before
 
 
@@ -149,6 +179,48 @@ def one_by_one(pending: list[Run], root: Path | None = None) -> Iterator[tuple[R
             yield run, "done", ""
 
 
+def one_a_core(pending: list[Run], processes: int, root: Path | None = None) -> Iterator[tuple[Run, str, str]]:
+    """Measures evidence in so many processes of one thread each. Yields (run, state, note) as `follow` takes them.
+
+    What each prints is in `log.txt` in its folder. All are of the commit at which this began: a process that finds
+    other code by the time it starts fails.
+    """
+    begun = {"PAPERWALK_COMMIT": json.dumps(evidence.commit(resolve_root(root)))}
+    begun |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+    waiting, running = list(pending), dict[Run, subprocess.Popen]()
+    code = {chapter: runs.code_hash(runs.notebook_path(chapter, root)) for chapter in {run.chapter for run in pending}}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                run = waiting.pop(0)
+                if runs.code_hash(runs.notebook_path(run.chapter, root)) != code[run.chapter]:
+                    yield run, "failed", f"{run}: code was changed since this began; commit it and begin again"
+                    continue
+                running[run] = _process(run, begun, root)
+                yield run, "running", ""
+            for run, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[run]
+                said = (run.folder(root) / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                yield (
+                    (run, "done", "") if process.returncode == 0 else (run, "failed", (said or ["it said nothing"])[-1])
+                )
+            time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.terminate()
+
+
+def _process(run, variables, root):
+    run.folder(root).mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "paperwalk", "run", run.chapter, "--profile", run.profile]
+    command += ["--seeds", f"{run.seed}-{run.seed}", "--evidence"]
+    variables = {**os.environ, **variables, "PAPERWALK_ROOT": str(resolve_root(root))}
+    with (run.folder(root) / "log.txt").open("w") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=variables)
+
+
 def follow(
     planned: list[Run], skipped: list[Run], events: Iterable[tuple[Run, str, str]], live: bool
 ) -> dict[Run, tuple[str, str]]:
@@ -161,7 +233,10 @@ def follow(
     from rich.live import Live
 
     states = {
-        run: ("skipped", "done before; --again runs it again") if run in skipped else ("waiting", "") for run in planned
+        run: ("skipped", "done before" + "; --again runs it again" * (not run.as_evidence))
+        if run in skipped
+        else ("waiting", "")
+        for run in planned
     }
     retried, began = set(), time.monotonic()
     console = Console(stderr=True)

@@ -6,42 +6,58 @@ import pytest
 from paperwalk import evidence, runs
 from paperwalk.show import prose
 
+CLAIMS = [{"id": "gap", "measure": "rouge", "arm": "hash-4", "minus": "control", "criterion": "<= 0.1"}]
+CITED = ["rouge.hash-4", "low.rouge.hash-4", "high.rouge.hash-4", "rouge.hash-4 minus control", "claim.gap"]
+CITED += ["low.claim.gap", "parameter.steps", "run.minutes", "elsewhere", "rouge.nobody"]
+
 
 @pytest.fixture
 def glued(monkeypatch, tmp_path):
-    """A chapter with two seeds of results; {name: value} that `glue_figures` glued."""
-    text = "{glue:text}`rouge.hash-4:.2f` of {glue:text}`low.rouge.hash-4` to {glue:text}`high.rouge.hash-4:.1f`, "
-    text += "{glue:text}`parameter.steps`, {glue:text}`run.minutes`, {glue:text}`elsewhere`"
+    """A chapter with two runs; {name: value} that `glue_figures` glued. `runs` may be changed before."""
     page = tmp_path / "demo.ipynb"
+    text = nbformat.v4.new_markdown_cell(" ".join(f"{{glue:text}}`{name}:.2f`" for name in CITED))
     code = nbformat.v4.new_code_cell("'{glue:text}`only.code`'")
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), code]), page)
-    results = [
-        {
-            "parameters": {"steps": 7},
-            "wall_seconds": 300 * value,
-            "metrics": {"rouge.hash-4": {"value": value, "unit": "1"}},
-        }
-        for value in (0.2, 0.4)
-    ]
-    monkeypatch.setattr(evidence, "load", lambda chapter, profile: results if profile == "laptop" else [])
+    nbformat.write(nbformat.v4.new_notebook(cells=[text, code]), page)
+    found = {"runs": [run(tmp_path / "results", value) for value in (0.2, 0.4)]}
+    monkeypatch.setattr(evidence, "shown", lambda chapter: found["runs"])
+    monkeypatch.setattr(evidence, "claims", lambda chapter: CLAIMS)
+    monkeypatch.setattr(evidence, "measures", lambda chapter: {"rouge": evidence.Measure(what="", bounds=[0, 1])})
     monkeypatch.setattr(runs, "notebook_path", lambda chapter: page)
-    found = {}
     monkeypatch.setattr("myst_nb.glue", lambda name, value, display: found.update({name: value}))
     return found
 
 
-def test_mean_interval_and_parameters_are_glued(glued):
+def run(folder, value, **more):
+    outcomes = {("rouge", "hash-4"): {"x": value, "y": value + 0.2}, ("rouge", "control"): {"x": 0.1, "y": 0.1}}
+    meta = {"parameters": {"steps": 7}, "wall_seconds": 300 * value}
+    return evidence.Run(folder / f"{value}.parquet", outcomes | more, meta)
+
+
+def test_means_differences_claims_and_parameters_are_glued(glued):
     prose.glue_figures("demo")
-    assert set(glued) == {"rouge.hash-4", "low.rouge.hash-4", "high.rouge.hash-4", "parameter.steps", "run.minutes"}
-    assert glued["rouge.hash-4"] == pytest.approx(0.3) and glued["parameter.steps"] == 7
+    assert set(glued) == {"runs", *CITED} - {"elsewhere", "rouge.nobody"}
+    del glued["runs"]
+    assert glued["rouge.hash-4"] == pytest.approx(0.4) and glued["parameter.steps"] == 7
+    assert glued["rouge.hash-4 minus control"] == glued["claim.gap"] == pytest.approx(0.3)
     assert glued["run.minutes"] == pytest.approx(1.5)  # of 60 s and 120 s
-    assert glued["low.rouge.hash-4"] < 0.2 < 0.4 < glued["high.rouge.hash-4"]
+    assert 0 <= glued["low.rouge.hash-4"] < 0.4 < glued["high.rouge.hash-4"] <= 1
+    assert glued["low.claim.gap"] < 0.3
     assert all(type(value) in (int, float) for value in glued.values())  # numpy's floats cannot be formatted
 
 
+def test_of_superseded_runs_a_claim_is_what_they_had_for_it(glued, tmp_path):
+    old = tmp_path / "results" / "superseded" / "2026-01-01"
+    glued["runs"] = [run(old, value, **{}) for value in (0.2, 0.4)]
+    for each, had in zip(glued["runs"], (0.5, 0.7)):
+        each.outcomes["claim", "gap"] = {"": had}
+    prose.glue_figures("demo")
+    assert glued["claim.gap"] == pytest.approx(0.6)
+
+
 def test_nothing_is_glued_without_results(glued):
-    prose.glue_figures("demo", "gpu")
-    assert glued == {}
+    glued["runs"] = []
+    prose.glue_figures("demo")
+    assert set(glued) == {"runs"}
 
 
 def test_citing_another_figure_makes_the_page_stale(tmp_path):

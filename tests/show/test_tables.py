@@ -9,65 +9,89 @@ from paperwalk import evidence, runs
 from paperwalk.show import tables
 
 ROW = {
-    "chapter": "demo", "id": "a", "kind": "claim", "claim": "x < y & z", "where": "Table 1", "paper": "<5",
-    "metric": "m", "criterion": "<= 1", "profile": "laptop", "ours": 0.25, "sd": 0.1, "low": 0.0, "high": 0.5,
-    "n": 3, "verdict": "reproduced", "answer": "reproduced", "fresh": True,
+    "chapter": "demo", "id": "a", "claim": "x < y & z", "source": "paper", "where": "Table 1", "paper": "<5",
+    "headline": True, "section": None, "measure": "m", "arm": "b", "criterion": "<= 1", "scale": "evening",
+    "ours": 0.25, "low": 0.125, "high": 0.5, "seeds": 5, "items": 96, "unit": "nats", "verdict": "holds", "fresh": True,
+    "changed": False, "before": math.nan, "p": 0.01, "settled_by": "",
 }  # fmt: skip
-EMPTY = ROW | {"profile": "gpu", "ours": math.nan, "sd": math.nan, "n": 0, "verdict": "not attempted"}
-EMPTY |= {"answer": "not attempted"}
+EMPTY = ROW | {"ours": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "items": 0, "scale": "", "before": 0.7}
+EMPTY |= {"verdict": "not measured", "fresh": None, "headline": False, "source": "digest", "id": "e"}
 
 
 @pytest.fixture
 def judged(monkeypatch):
-    rows = [dict(ROW), dict(EMPTY)]
+    rows = [dict(EMPTY), dict(ROW)]
     monkeypatch.setattr(runs, "chapters", lambda root=None: ["demo"])
     monkeypatch.setattr(evidence, "judged", lambda chapter, root=None: rows)
     return rows
 
 
-def test_comparison_sets_the_scales_side_by_side(judged):
+def cells(page):
+    return [re.findall("<td.*?</td>", row, re.S) for row in re.findall("<tr.*?</tr>", page, re.S)][1:]
+
+
+def test_a_chapters_claims_headline_first_with_value_interval_and_criterion(judged):
     page = tables.comparison("demo").html
     assert "x &lt; y &amp; z" in page and "&lt;5" in page and "x < y" not in page
-    assert "0.25 ± 0.1, n = 3" in page and "[0, 0.5]" in page
-    assert "✔ reproduced" in page and "– not attempted at this scale" in page
-    assert page.count("<tr>") == 2  # the head and one claim
+    first, second = cells(page)
+    assert "0.25 nats" in first[2] and "[0.125, 0.5]" in first[2] and "✔ holds" in first[3]
+    assert "asked: &lt;= 1; evening, 5 seeds x 96 items" in first[2] and "the paper, Table 1" in first[0]
+    assert "– not measured" in second[3] and "the digest, Table 1" in second[0]
 
 
-def test_scoreboard_has_a_row_a_scale_and_links_to_the_chapter(judged):
-    judged[1] |= {"section": "what-it-costs"}
+def test_superseded_figures_are_shown_as_such_beside_the_criterion_and_without_a_verdict(judged):
+    del judged[1]
+    page = tables.comparison("demo").html
+    assert re.search(r"pw-superseded.>0\.7 <small>superseded", page) and "asked: &lt;= 1" in page
+    assert "– not measured" in page and "superseded: no verdict rests on them" in page
+    assert not any(sign in page for sign in "✔✘◐")
+
+
+def test_dot_and_line_lie_where_the_figures_say(judged):
+    at = tables._places(ROW | {"ours": 0.5, "low": 0.0, "high": 1.0, "criterion": "0 .. 0.5"})
+    assert at["low"] == at["from"] and at["mean"] == at["to"] == 50 and at["low"] < 50 < at["high"]
+    at = tables._places(ROW | {"criterion": ">= 0.4"})
+    assert at["to"] == 100 and at["low"] < at["mean"] < at["from"] < at["high"] < 100
+
+
+def test_scoreboard_has_a_row_a_claim_and_links_to_the_chapter(judged):
+    judged[0] |= {"section": "what-it-costs"}
     page = tables.scoreboard().html
     assert page.count("<tr") == 3 and 'href="demo.html"' in page and 'href="demo.html#what-it-costs"' in page
-
-
-def test_scoreboard_rows_know_their_place_in_each_column_that_can_be_chosen(judged):
-    judged.append(ROW | {"chapter": "other", "answer": "partly"})
-    page = tables.scoreboard().html
-    assert re.findall(r'<tr data-0="(\d)" data-1="(\d)" data-2="(\d)">', page) == [
-        ("0", "0", "0"),
-        ("0", "1", "2"),
-        ("1", "0", "1"),
-    ]
     options = [re.findall("<option[^>]*>([^<]*)", inner) for inner in re.findall("<select.*?</select>", page)]
     assert options == [
-        ["all", "demo", "other"],
-        ["all", "laptop", "gpu"],
-        ["all", "reproduced", "partly", "not attempted"],
+        ["all", "demo"],
+        ["all", "paper", "digest"],
+        ["all", "holds", "not measured"],
+        ["all", "headline", "other"],
     ]
+    assert re.findall(r'<tr data-0="(\d)" data-1="(\d)" data-2="(\d)" data-3="(\d)">', page) == [
+        ("0", "0", "0", "0"),
+        ("0", "1", "1", "1"),
+    ]
+    assert '<input type="search" name="words">' in page
 
 
-def test_stale_and_never_attempted(judged):
-    judged[0] |= {"answer": "partly", "fresh": False}
-    judged[1] |= {"not_attempted": "no data"}
+def test_stale_changed_and_open_rows_say_so(judged):
+    judged[1] |= {"fresh": False, "changed": True}
+    judged.append(ROW | {"verdict": "open", "settled_by": "about 9 seeds"})
+    judged[0] |= {"not_measured": "no data"}
     page = tables.scoreboard().html
-    assert "◐ partly (stale)" in page and "no data" in page and "at this scale" not in page
+    assert "✔ holds (stale; criterion changed after the run)" in page and "no data" in page
+    assert "◐ open" in page and "about 9 seeds would settle it" in page
 
 
-def test_questions_are_answered_and_counted_apart_from_claims(judged):
-    judged += [ROW | {"kind": "question", "answer": "undecided"}, ROW | {"kind": "demonstration", "answer": "shown"}]
-    assert "◐ undecided" in tables.scoreboard().html and "✔ shown" in tables.scoreboard().html
-    laptop, gpu = (row.split("</td>")[2:10] for row in tables.counts().html.split("<tr>")[2:])
-    numbers = [[cell.split(">")[1] for cell in cells] for cells in (laptop, gpu)]
-    assert numbers == [list("10000010"), list("00010000")]  # the demonstration is no finding
+def test_claims_of_the_paper_are_counted_apart(judged):
+    judged += [ROW | {"source": "critic", "verdict": "fails"}, ROW | {"verdict": "open"}]
+    numbers = [[re.sub("<.*?>", "", cell) for cell in row] for row in cells(tables.counts().html)]
+    assert numbers == [["demo", "of the paper", "1", "0", "1", "0"], ["demo", "of others", "0", "1", "0", "1"]]
+
+
+def test_verdicts_as_plain_text_say_what_would_settle_an_open_row(judged):
+    judged.append(ROW | {"id": "o", "verdict": "open", "settled_by": "about 9 seeds or about 1,000 items"})
+    lines = tables.verdicts("demo").splitlines()
+    assert [line.split()[0] for line in lines] == ["holds", "open", "not"]
+    assert "0.25 [0.125, 0.5]" in lines[0] and lines[1].endswith("about 9 seeds or about 1,000 items would settle it")
 
 
 def test_performance_shows_the_best_peer_even_where_it_wins(tmp_path):

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from paperwalk.evidence import summarise
+from paperwalk.evidence import Estimate, estimate
 from paperwalk.show.palette import PALETTE
 from paperwalk.show.templates import macros
 
@@ -51,11 +51,11 @@ def curve(ax: Axes, x: Sequence[float], runs: ArrayLike, label: str | None = Non
     runs = np.asarray(runs, dtype=float)
     if runs.ndim != 2 or runs.shape[1] != len(x) or not len(runs):
         raise ValueError(f"runs of shape {runs.shape}: must be (seeds, {len(x)}), a column for each x")
-    over_seeds = [summarise(column) for column in runs.T]
-    (line,) = ax.plot(x, [s.mean for s in over_seeds], label=label, color=color)
+    estimates = [over_seeds(column) for column in runs.T]
+    (line,) = ax.plot(x, [e.mean for e in estimates], label=label, color=color)
     ax.plot(x, runs.T, ".", color=line.get_color(), alpha=0.6)
     if len(runs) > 1:
-        low, high = [s.low for s in over_seeds], [s.high for s in over_seeds]
+        low, high = [e.low for e in estimates], [e.high for e in estimates]
         ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
@@ -67,15 +67,20 @@ def bars(ax: Axes, labels: Sequence[str], runs: Sequence, color: str = PALETTE["
     if len(labels) != len(runs):
         raise ValueError(f"{len(runs)} runs for {len(labels)} labels: must be one sequence for each label")
     for row, values in enumerate(runs):
-        over_seeds = summarise(values)
-        ax.barh(row, over_seeds.mean, height=0.6, color=color, alpha=0.6)
-        if over_seeds.n > 1:
-            ax.hlines(row, over_seeds.low, over_seeds.high, color="black", linewidth=2)
+        mean = over_seeds(values)
+        ax.barh(row, mean.mean, height=0.6, color=color, alpha=0.6)
+        if mean.seeds > 1:
+            ax.hlines(row, mean.low, mean.high, color="black", linewidth=2)
         ax.plot(values, [row] * len(values), "o", color="black", markerfacecolor="white", markersize=5)
     ax.set_yticks(range(len(labels)), labels)
     if not ax.yaxis_inverted():  # axes that share it turn together
         ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of one value a seed, and Student's 95 % interval over seeds; no interval for fewer than two."""
+    return estimate(np.reshape(values, (-1, 1)), rate=False)
 
 
 class Display:

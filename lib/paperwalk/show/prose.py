@@ -1,23 +1,41 @@
-"""The measured figures that a page's prose cites: never typed, always read from the committed results."""
+"""The measured figures that a page's prose cites: never typed, always read from the chapter's results."""
+
+import math
 
 from paperwalk import evidence, runs
 
 
-def glue_figures(chapter: str, profile: str = "laptop") -> None:
+def glue_figures(chapter: str) -> None:
     """Glues the figures that the chapter's text cites with the role glue:text, for MyST-NB to fill in.
 
-    A metric's name stands for its mean over the committed seeds; `low.` and `high.` before it for the ends of its 95 %
-    interval, `parameter.NAME` for a parameter of the runs, `run.minutes` for the mean wall time of one of them. Other
-    names are left to the page: the book's build warns of those that nobody glues, and so fails.
+    They are those of the runs that `evidence.shown` gives. "measure.arm" stands for the mean, "measure.arm minus other"
+    for the mean difference of two arms, "claim.ID" for what a claim is judged by; `low.` and `high.` before them for
+    the ends of the 95 % interval, `parameter.NAME` for a parameter of the runs, `run.minutes` for the mean wall time of
+    one. Other names are left to the page: the book's build warns of those that nobody glues, and so fails.
     """
     from myst_nb import glue
 
-    results = evidence.load(chapter, profile)
+    results = evidence.shown(chapter)
     for name in runs.cited(runs.notebook_path(chapter)):
-        end, _, metric = name.partition(".") if name.startswith(("low.", "high.")) else ("mean", "", name)
-        if numbers := evidence.values(results, metric):
-            glue(name, float(getattr(evidence.summarise(numbers), end)), display=False)
-        elif name.startswith("parameter.") and results:
-            glue(name, results[0]["parameters"][name.removeprefix("parameter.")], display=False)
-        elif name == "run.minutes" and results:
-            glue(name, sum(result["wall_seconds"] for result in results) / len(results) / 60, display=False)
+        end, _, figure = name.partition(".") if name.startswith(("low.", "high.")) else ("mean", "", name)
+        if figure.startswith("parameter.") and results:
+            value = results[0].parameters[figure.removeprefix("parameter.")]
+        elif figure == "run.minutes" and results:
+            value = sum(run.meta["wall_seconds"] for run in results) / len(results) / 60
+        else:
+            value = float(getattr(cited(chapter, results, figure), end))
+            if math.isnan(value):
+                continue
+        glue(name, value, display=False)
+
+
+def cited(chapter: str, results: list[evidence.Run], figure: str) -> evidence.Estimate:
+    """The figure's mean over the runs and its interval; NaN where they do not hold it."""
+    named, _, minus = figure.partition(" minus ")
+    measure, _, arm = named.partition(".")
+    among, known = None, evidence.measures(chapter)
+    if measure == "claim" and not any(run.superseded for run in results):
+        (entry,) = (entry for entry in evidence.claims(chapter) if entry["id"] == arm)
+        measure, arm, minus, among = entry["measure"], entry["arm"], entry.get("minus", ""), entry.get("among")
+    bounds = known[measure].bounds if measure in known else (-math.inf, math.inf)
+    return evidence.contrast(results, measure, arm, minus or None, among, bounds)

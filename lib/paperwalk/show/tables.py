@@ -12,8 +12,7 @@ from paperwalk.runs.files import resolve_root
 from paperwalk.show.templates import digest, macros
 
 # A sign besides the colour, so that a verdict can be told without seeing colours.
-SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘", "not attempted": "–"}
-SIGNS |= {"yes": "✔", "no": "✘", "undecided": "◐", "shown": "✔", "not shown": "✘"}
+SIGNS = {"holds": "✔", "fails": "✘", "open": "◐", "not measured": "–"}
 
 _HTML = macros("table.html")
 _td = _HTML.td
@@ -23,9 +22,9 @@ class Table:
     """Shows as the HTML table given; `text` stands for it where no HTML is shown.
 
     head: titles of the columns; rows: lists of cells, each a <td> or <th> as HTML. choices: {title of a column: value
-    of each row}. By these columns a reader can filter and sort the rows where scripts run; elsewhere the whole table
-    stands. stacks: on a phone the cells of a row stand one below the other, all but the first with the title of their
-    column.
+    of each row}. By these, and with `search` by words, a reader can filter the rows where scripts run, and sort them by
+    those that are columns; elsewhere the whole table stands. The address keeps what was chosen. stacks: on a phone the
+    cells of a row stand one below the other, all but the first with the title of their column.
     """
 
     def __init__(
@@ -36,6 +35,7 @@ class Table:
         text: str,
         choices: Mapping[str, Sequence[str]] | None = None,
         stacks: bool = False,
+        search: bool = False,
     ):
         choices = choices or {}
         orders = {title: _in_order(column) for title, column in choices.items()}
@@ -43,7 +43,7 @@ class Table:
         keys = {title: key for key, title in enumerate(orders)}
         keyed = [(title, keys.get(title)) for title in head]
         name = f"pw-table-{digest(keyed, rows, orders)}"
-        self.html = str(_HTML.table(name, caption, keyed, list(zip(places, rows)), orders, stacks))
+        self.html = str(_HTML.table(name, caption, keyed, list(zip(places, rows)), orders, stacks, search))
         self.text = text
 
     def _repr_html_(self) -> str:
@@ -59,57 +59,86 @@ def _in_order(column: Sequence[str]) -> list[str]:
 
 
 def comparison(chapter: str, root: Path | None = None) -> Table:
-    """The chapter's claims: the paper's value, then ours and the verdict at each scale. Reads files only."""
-    by_claim: dict[str, list[dict]] = {}
-    for row in evidence.judged(chapter, root):
-        by_claim.setdefault(row["id"], []).append(row)
+    """The chapter's claims, headline claims first: the paper's value, ours beside the criterion, the verdict."""
+    judged = _in_turn(evidence.judged(chapter, root))
     rows = []
-    for scales in by_claim.values():
-        first = scales[0]
-        below = first.get("not_attempted") or f"{first['where']}; we asked for {first['criterion']}"
-        at = {
-            row["profile"]: _HTML.lines([_figure(row), _verdict(row)] if row["n"] else [_verdict(row)])
-            for row in scales
-        }
-        cells = [_number(at.get(scale, "")) for scale in evidence.SCALES]
-        rows.append([_td(_HTML.noted(first["claim"], below)), _td(first["paper"]), *cells])
-    caption = "Mean over seeds ± standard deviation, n seeds, 95 % interval, and the verdict at each scale."
-    return Table(caption, ["claim", "paper", *evidence.SCALES], rows, f"{len(rows)} claims of {chapter}", stacks=True)
+    for row in judged:
+        said = _HTML.noted(row["claim"], _said_by(row))
+        rows.append([_td(said), _td(row["paper"]), _number(_figure(row)), _td(_verdict(row))])
+    head = ["claim", "paper", "ours", "verdict"]
+    return Table(_caption(judged), head, rows, f"{len(rows)} claims of {chapter}", stacks=True)
+
+
+def _caption(judged):
+    seeds, items = (max((row[key] for row in judged), default=0) for key in ("seeds", "items"))
+    scales = dict.fromkeys(row["scale"] for row in judged if row["scale"])
+    if not scales:
+        return "Not measured by the present rules yet. Figures in italics are superseded: no verdict rests on them."
+    text = f"Scale {', '.join(scales)}; at most {seeds} seeds and {items:,} items. Mean, 95 % interval, criterion."
+    standing, of = evidence.together(judged)
+    if of:
+        text += (
+            f" Of {of} decided headline rows with a p-value {standing} stand together (Benjamini and Hochberg, 5 %)."
+        )
+    return text
 
 
 def scoreboard(root: Path | None = None) -> Table:
-    """Every claim of every chapter at every scale, each with a link to where it is measured."""
-    judged = [row for chapter in runs.chapters(root) for row in evidence.judged(chapter, root)]
+    """Every claim of every chapter, a row each, headline claims first, with a link to where it is measured."""
+    judged = _in_turn([row for chapter in runs.chapters(root) for row in evidence.judged(chapter, root)])
     rows = []
     for row in judged:
-        link = _HTML.link(row["chapter"], row.get("section"), row["claim"])
-        cells = [row["chapter"], _HTML.noted(link, row.get("not_attempted")), row["paper"]]
-        rows.append([*map(_td, cells), _number(_figure(row)), _td(row["profile"]), _td(_verdict(row))])
-    fields = {"chapter": "chapter", "scale": "profile", "verdict": "answer"}
-    choices = {title: [row[field] for row in judged] for title, field in fields.items()}
-    head = ["chapter", "claim", "paper", "ours", "scale", "verdict"]
-    return Table("One row a claim and scale.", head, rows, f"{len(rows)} rows", choices, stacks=True)
+        link = _HTML.link(row["chapter"], row["section"], row["claim"])
+        told = _HTML.noted(link, f"{row['chapter']}, {_said_by(row)}")
+        rows.append([_td(told), _td(row["paper"]), _number(_figure(row)), _td(_verdict(row))])
+    choices = {
+        "chapter": [row["chapter"] for row in judged],
+        "source": [row["source"] for row in judged],
+        "verdict": [row["verdict"] for row in judged],
+        "headline": ["headline" if row["headline"] else "other" for row in judged],
+    }
+    head = ["claim", "paper", "ours", "verdict"]
+    return Table("One row a claim.", head, rows, f"{len(rows)} claims", choices, stacks=True, search=True)
 
 
-def counts(root: Path | None = None, scales: Sequence[str] = evidence.SCALES) -> Table:
-    """How many claims have which verdict and how many questions which answer, by chapter and scale."""
+def _in_turn(judged):
+    """Headline claims first, of the others those that have been measured."""
+    return sorted(judged, key=lambda row: (not row["headline"], not row["seeds"]))
+
+
+def _said_by(row):
+    """Who says it, and where."""
+    source = {"paper": "the paper", "critic": "a critic", "digest": "the digest", "ours": "our own"}
+    said = ", ".join(filter(None, [source.get(row["source"], row["source"]), row["where"]]))
+    return f"{said}; {row['not_measured']}" if "not_measured" in row else said
+
+
+def counts(root: Path | None = None) -> Table:
+    """How many claims have which verdict, by chapter: claims of the paper, then all others."""
     rows, n = [], 0
     for chapter in runs.chapters(root):
         judged = evidence.judged(chapter, root)
         n += len(judged)
-        for scale in scales:
-            told = [(row["kind"], row["answer"]) for row in judged if row["profile"] == scale]
-            cells = [("claim", verdict) for verdict in evidence.VERDICTS]
-            cells += [("question", answer) for answer in (*evidence.ANSWERS, "not attempted")]
-            rows.append([_td(chapter), _td(scale), *(_number(told.count(cell)) for cell in cells)])
-    words = [*evidence.VERDICTS, *evidence.ANSWERS, "not attempted"]
-    head = ["chapter", "scale", *(f"{SIGNS[word]} {word}" for word in words)]
-    caption = "Claims by verdict (the first four), and questions by answer (the last four)."
-    return Table(caption, head, rows, f"{n} claims and questions at all scales")
+        for who in ("of the paper", "of others"):
+            told = [row["verdict"] for row in judged if (row["source"] == "paper") == (who == "of the paper")]
+            rows.append([_td(chapter), _td(who), *(_number(told.count(word)) for word in evidence.VERDICTS)])
+    head = ["chapter", "claims", *(f"{SIGNS[word]} {word}" for word in evidence.VERDICTS)]
+    return Table("Claims of the papers apart from all others.", head, rows, f"{n} claims")
+
+
+def verdicts(chapter: str, root: Path | None = None) -> str:
+    """The chapter's claims as lines of plain text: verdict, value, criterion, and what would settle an open one."""
+    lines = []
+    for row in _in_turn(evidence.judged(chapter, root)):
+        value = f"{row['ours']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if row["seeds"] else ""
+        more = f"; {row['settled_by']} would settle it" if row["settled_by"] else ""
+        seen = f" ({_seen(row)})" if row["seeds"] else ""
+        lines.append(f"{row['verdict']:13}{row['id']:32}{value:28}{row['criterion']:16}{seen}{more}".rstrip())
+    return "\n".join(lines)
 
 
 def status(root: Path | None = None) -> Table:
-    """When, where and on what each committed results file was measured."""
+    """When, where and on what each results file of the evidence was measured, and whether it is fresh."""
     board = evidence.status(root)
     rows = []
     for row in board.to_dict("records"):
@@ -117,6 +146,32 @@ def status(root: Path | None = None) -> Table:
         row |= {"minutes": f"{row['minutes']:.1f}", "peak GB": f"{row['peak GB']:.1f}"}
         rows.append([_number(value) for value in row.values()])
     return Table("One row a results file.", list(board.columns), rows, f"{len(rows)} results files")
+
+
+def freshness(root: Path | None = None) -> Table:
+    """By chapter: seeds at each scale, those whose code, data and parameters are the present ones, and superseded."""
+    rows = []
+    for chapter in runs.chapters(root):
+        cells = []
+        for scale in evidence.SCALES:
+            measured = evidence.load(chapter, scale, root)
+            fresh = sum(evidence.is_fresh(run, root) for run in measured)
+            cells.append(f"{fresh} of {len(measured)} seeds fresh" if measured else "not measured")
+        old = evidence.superseded(chapter, root)
+        cells.append(f"{len(old)} seeds, {old[0].file.parent.name}" if old else "none")
+        rows.append([_td(text) for text in (chapter, *cells)])
+    head = ["chapter", *evidence.SCALES, "superseded last"]
+    return Table("Evidence by chapter and scale.", head, rows, f"{len(rows)} chapters", stacks=True)
+
+
+def coverage(root: Path | None = None) -> Table:
+    """How often intervals hold the truth in simulations: benchmarks/results/coverage.csv, written by its script."""
+    file = resolve_root(root) / "benchmarks" / "results" / "coverage.csv"
+    rows = list(csv.DictReader(file.open(newline="")))
+    share = lambda text: _number(f"{100 * float(text):.1f}" if re.fullmatch(r"[\d.]+", text) else text)
+    cells = [[_td(row["case"]), _td(row["items"]), *map(share, list(row.values())[2:])] for row in rows]
+    caption = "Per cent of simulated experiments whose 95 % interval holds the truth, which is known there."
+    return Table(caption, list(rows[0]), cells, f"{len(rows)} cases", stacks=True)
 
 
 def benchmark_rows(root: Path | None = None) -> list[dict]:
@@ -191,17 +246,34 @@ def _number(content: object) -> str:
 
 
 def _figure(row: dict) -> str:
-    """The mean, and where there are several seeds, how they scatter."""
-    if not row["n"]:
-        return ""
-    text, interval = f"{row['ours']:.3g}", ""
-    if not math.isnan(row["sd"]):
-        text += f" ± {row['sd']:.2g}, n = {row['n']}"
-        interval = f"[{row['low']:.3g}, {row['high']:.3g}]"
-    return _HTML.noted(text, interval)
+    """The mean and its interval, drawn beside the criterion and in figures; else what superseded runs had."""
+    if not row["seeds"]:
+        before = "" if math.isnan(row["before"]) else f"{row['before']:.3g}"
+        return _HTML.superseded(before, f"asked: {row['criterion']}") if row["criterion"] else ""
+    interval = "exact" if math.isnan(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]"
+    unit = f" {row['unit']}" if row["unit"] not in ("", "share") else ""
+    asked = f"asked: {row['criterion']}; {row['scale']}, {_seen(row)}"
+    return _HTML.measured(f"{row['ours']:.3g}{unit}", interval, asked, _places(row))
+
+
+def _seen(row):
+    return f"{row['seeds']} seeds" + f" x {row['items']:,} items" * (row["items"] > 1)
+
+
+def _places(row: dict) -> dict[str, float]:
+    """Where the mean, its interval and the part that meets the criterion lie on a line from 0 to 100."""
+    least, most, _ = evidence.limits(row["criterion"])
+    known = [x for x in (row["ours"], row["low"], row["high"], least, most) if math.isfinite(x)]
+    left, right = min(known), max(known)
+    room = 0.15 * (right - left) or 1.0
+    at = lambda x: round(100 * (min(max(x, left - room), right + room) - left + room) / (right - left + 2 * room), 1)
+    low, high = (row["ours"] if math.isnan(x) else x for x in (row["low"], row["high"]))
+    return {"mean": at(row["ours"]), "low": at(low), "high": at(high), "from": at(least), "to": at(most)}
 
 
 def _verdict(row: dict) -> str:
-    word = row["answer"]
-    where = "" if row["n"] or "not_attempted" in row else " at this scale"
-    return _HTML.verdict(word, f"{SIGNS[word]} {word}{'' if row['fresh'] else ' (stale)'}{where}")
+    word = row["verdict"]
+    remarks = ["stale"] * (row["fresh"] is False) + ["criterion changed after the run"] * bool(row["changed"])
+    text = f"{SIGNS[word]} {word}" + f" ({'; '.join(remarks)})" * bool(remarks)
+    note = f"{row['settled_by']} would settle it" if row["settled_by"] else ""
+    return _HTML.noted(_HTML.verdict(word, text), note)

@@ -51,13 +51,21 @@ def test_inline_masks_equal_the_library(notebook, k, h):
 
 def test_auc_is_the_share_of_pairs_told_apart(notebook):
     members, others = torch.rand(13), torch.rand(29) + 0.2
-    pairs = (members[:, None] < others[None]).double().mean()  # members have the lower scores
-    assert notebook.auc(members.numpy(), others.numpy()) == pytest.approx(pairs.item())
+    pairs = members[:, None] < others[None]  # members have the lower scores
+    torch.testing.assert_close(notebook.auc(members, others), pairs.double().mean(1))
+    ties = notebook.auc(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0, 3.0]))
+    assert ties.tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
-def test_ordered(notebook):
-    assert notebook.ordered([0, 1, 2, 3]) == 1 and notebook.ordered([3, 2, 1]) == -1
-    assert notebook.ordered([5, 5, 5]) == 0
+def test_outcomes_are_named_by_content(notebook):
+    texts = torch.randint(50_000, (4, 9))
+    named = notebook.by_text(texts, [1.0, math.nan, torch.tensor(False), 0.5])
+    assert list(named.values()) == [1, 0, 0.5]  # what is undefined is left out
+    again = notebook.by_text(texts.flip(0), torch.tensor([3.0, 2.0, 1.0, 0.0]))
+    assert len(again) == 4 and set(named) < set(again) and all(type(value) is float for value in again.values())
+    changed = texts.clone()
+    changed[:, -1] += 1
+    assert not set(notebook.by_text(changed, range(4))) & set(again)
 
 
 def test_recite_finds_exact_matches_and_first_errors(notebook):
@@ -70,11 +78,23 @@ def test_recite_finds_exact_matches_and_first_errors(notebook):
     keep = torch.ones_like(texts, dtype=torch.bool)
     decode = lambda ids: " ".join(f"w{i}" for i in ids)
     out = notebook.recite(model, texts, 6, decode, keep)
-    assert out["exact_match"] == pytest.approx(2 / 3)
-    assert out["first_on_dropped"] == 0
+    assert out["exact_match"].tolist() == [True, False, True]
+    assert out["first_on_dropped"].nan_to_num(nan=9).tolist() == [9, 0, 9]
     keep[1, 8] = False
-    assert notebook.recite(model, texts, 6, decode, keep)["first_on_dropped"] == 1
-    assert 0.8 < out["rouge"] < 1
+    assert notebook.recite(model, texts, 6, decode, keep)["first_on_dropped"].nan_to_num(nan=9).tolist() == [9, 1, 9]
+    assert out["rouge"][0] == out["rouge"][2] == 1 and 0.5 < out["rouge"][1] < 1
+    assert "first_on_dropped" not in notebook.recite(model, texts, 6, decode)
+
+
+def test_dropped_excess_by_hand(notebook):
+    space, p = notebook.namespace, notebook.p
+    rows = space["validation"] = torch.randint(1000, (5, 40))
+    losses, h = torch.rand(5, 39, dtype=torch.float64), 3
+    found = notebook.dropped_excess(losses, h)
+    for row, mine, ours in zip(rows, losses, found):
+        keep = goldfish_mask(row, p.k, h)[1:]  # the loss of the target at i stands at i - 1
+        assert ours == pytest.approx(mine[~keep].mean() - mine[keep].mean())
+    assert notebook.dropped_excess(losses, 40).isnan().all()  # nothing has so much context, nothing is dropped
 
 
 def test_variants_of_a_canary(notebook):

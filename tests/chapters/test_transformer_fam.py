@@ -1,16 +1,20 @@
 """The definitions of the TransformerFAM notebook, taken out of it and tested on tiny cases."""
 
 import math
-from collections import defaultdict
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from chapters.definitions import load
+from paperwalk import evidence
 from paperwalk.models.fam import FAMConfig, TransformerFAM
-from paperwalk.papers.transformer_fam.differences import derived
-from paperwalk.papers.transformer_fam.speed import bytes_kept
+from paperwalk.papers.transformer_fam import drawings
+from paperwalk.papers.transformer_fam.speed import bytes_kept, of_stream
 
 KEY, ASK, FIRST, IGNORED = 256, 257, 258, -100
 
@@ -25,6 +29,18 @@ def notebook(tmp_path_factory):
     space["folder"] = tmp_path_factory.mktemp("checkpoints")
     space["adam"] = {}
     return SimpleNamespace(**space)
+
+
+@contextmanager
+def changed(notebook, **functions):
+    """The notebook's functions of these names are others for a while."""
+    space = notebook.named.__globals__
+    kept = {name: space[name] for name in functions}
+    space.update(functions)
+    try:
+        yield
+    finally:
+        space.update(kept)
 
 
 @pytest.mark.parametrize("T", [1, 5, 16, 21])
@@ -134,12 +150,8 @@ def test_the_fam_reads_with_weights_of_one(notebook, start):
 def test_shares_of_the_reading(notebook):
     p = notebook.p
     even = lambda model, ids, start: torch.full((2, len(ids), 3, 3 + p.block_size), 1 / (3 + p.block_size))
-    space = notebook.reading.__globals__
-    kept, space["fam_attention"] = space["fam_attention"], even
-    try:
+    with changed(notebook, fam_attention=even):
         on_key, idle, example = notebook.reading(SimpleNamespace(config=SimpleNamespace(fam_length=3)))
-    finally:
-        space["fam_attention"] = kept
     assert on_key == pytest.approx([3 / (3 + p.block_size)] * 2)  # the key's three tokens
     assert idle == pytest.approx([p.block_size / (3 + p.block_size)] * 2)
     assert KEY in example["ids"] and len(example["ids"]) == p.block_size
@@ -190,39 +202,100 @@ def test_training_learns_and_finished_arms_are_not_trained_again(notebook):
         assert torch.equal(one, other)
 
 
-def test_what_claims_are_judged_by(notebook):
+def test_whether_each_key_is_named(notebook):
+    texts = notebook.p.test_texts
+    seen = []
+
+    def right_in_half(model, ids):
+        place = (ids == KEY).long().argmax(1)
+        seen.extend((place // notebook.p.block_size + 1).tolist())
+        key = ids[torch.arange(len(ids))[:, None], place[:, None] + torch.arange(1, 3)]
+        key[::2, 0] += 1  # one of the two symbols is enough to be wrong
+        return F.one_hot(key, notebook.vocab_size + 1)
+
+    with changed(notebook, read_in_pieces=right_in_half):
+        first, anywhere = notebook.named(None, 11), notebook.named(None, 11, anywhere=True)
+        assert notebook.accuracy(None, 11) == np.mean([*first.values()])
+    numbers = lambda items: [int(item.rpartition("-")[2]) for item in items]
+    assert numbers(first) == numbers(anywhere) == list(range(texts))
+    assert [item.split("/")[0] for item in (*first, *anywhere)] == [f"block {told}" for told in seen[: 2 * texts]]
+    assert seen[:texts] == [1] * texts and sorted(set(seen[texts : 2 * texts])) == list(range(1, 11))
+    assert all(item.split("/")[1].startswith(f"{notebook.p.seed}-") for item in first)
+    assert list(first.values()) == [i % (texts // 10) % 2 == 1 for i in range(texts)]
+
+
+def test_a_fact_is_named_by_its_value_alone(notebook):
+    def right(model, ids):
+        names, values = ids[:, 1:6:3], ids[:, 2:6:3]
+        value = values[names == ids[:, -1:]]
+        return F.one_hot(torch.stack((value * 0, value), 1), notebook.vocab_size)
+
+    with changed(notebook, read_in_pieces=right):
+        assert all(notebook.named(None, 3, notebook.several(2)).values())
+
+
+def test_an_arm_is_tested_at_its_lengths(notebook):
+    given = lambda model, blocks, task=None, anywhere=False: {"block 1/0-0": blocks + 0.5 * anywhere}
+    log = [{"step": 0}, {"step": 7, "accuracy": 0.5}]
+    longest = notebook.p.longest
+    with changed(notebook, named=given, trained=lambda arm, *_, **__: (None, log)):
+        out, kept = notebook.tested(notebook.Arm("fam", multiples=(1, 30), anywhere=(10,)))
+        assert notebook.study(notebook.Arm("facts-2-4", facts=2)) == (
+            {"fact_named": {"block 1/0-0": longest + 0.5}},
+            {},
+        )
+        assert notebook.study(notebook.Arm("other-layer")) == ({"key_named_x1": {"block 1/0-0": longest}}, {})
+    values = {measure: of["block 1/0-0"] for measure, of in out.items()}
+    assert values == {"key_named_x1": longest, "key_named_x30": 30 * longest, "key_anywhere_x10": 10 * longest + 0.5}
+    assert kept == {"curve": [(8, 0.5)]}
+
+
+def test_what_is_measured_inside_a_memory(notebook):
+    longest = notebook.p.longest
+    norms = [float(i + 1) for i in range(10 * longest)]
+    gradients = [math.exp(-0.1 * i) for i in range(6)]
+    functions = {
+        "trained": lambda arm: (torch.nn.Linear(1, 1), []),
+        "reading": lambda model: ([0.1, 0.7], [0.5, 0.2], {}),
+        "gradient_by_distance": lambda model, blocks: gradients,
+        "norms_by_block": lambda model, blocks: norms[:blocks],
+    }
+    with changed(notebook, **functions):
+        out, kept = notebook.study(notebook.Arm("no-penalty"))
+    assert out["gradient_slope"][""] == pytest.approx(-0.1) and out["norm_growth"][""] == pytest.approx(10)
+    assert out["attention_on_key"][""] == 0.7 and out["attention_idle"][""] == 0.2  # of one layer
+    assert kept == {"on_key": [0.1, 0.7], "idle": [0.5, 0.2], "example": {}, "gradients": gradients, "norms": norms}
+
+
+def test_losses_of_passages_by_part(notebook):
     p = notebook.p
-    halves = lambda early, late: [early] * p.book_blocks + [late] * 7 * p.book_blocks
-    by_block = {f"book-{kind}-{M}": halves(9, 2 + M - (kind == "fam")) for kind in ("fam", "bswa") for M in (0, 1)}
-    inside = lambda gradient, norms: {
-        "gradients": [math.exp(gradient * i) for i in range(6)],
-        "norms": norms,
-        "on_key": [0.1, 0.7],
-        "idle": [0.5, 0.2],
-    }
-    grows = [float(i + 1) for i in range(10 * p.longest)]
-    seen = {"fam": inside(-0.1, [2.0] * 10 * p.longest), "no-penalty": inside(-0.5, grows)}
-    windows = {"bswa-1": {}, "xl": {}}
-    m = defaultdict(float) | {
-        "at-10.fam": 0.96,
-        "at-5.shared": 0.8,
-        "at-5.segment": 0.5,
-        "at-5.no-penalty": 0.4,
-        "at-5.rsp": 0.5,
-        "at-10.xl": 0.04,
-        "anywhere-1.xl": 0.3,
-        "anywhere-1.bswa-1": 0.2,
-    }
-    m |= {f"at-5.length-{n}": 0.1 * i for i, n in enumerate(sorted(p.fam_lengths, reverse=True))}
-    m |= {f"facts.{max(p.facts)}-{max(p.fact_lengths)}": 0.9}
-    judged = lambda m: derived(m, p, windows, seen, by_block)
-    out = judged(m)
-    assert out["passkey.success"] == 0.5 and judged(m | {"at-10.fam-again": 0.95})["passkey.success"] == 1
-    assert out["passkey.best_baseline"] == 0.04 and out["gap.segment"] == pytest.approx(-0.3)
-    assert out["gap.xl"] == pytest.approx(0.1) and out["gap.rsp"] == pytest.approx(0.1)
-    assert out["gap.no-penalty"] == pytest.approx(-0.4)
-    assert out["facts.most"] == 0.9 and out["gap.longest-fam"] == pytest.approx(-0.8)
-    assert out["gradient.log_slope"] == pytest.approx(-0.1) and out["norm.growth"] == pytest.approx(10)
-    assert out["gradient.log_slope-no-penalty"] == pytest.approx(-0.5) and out["norm.growth-penalised"] == 1
-    assert out["attention.on_key"] == 0.7 and out["attention.idle"] == 0.2  # of one layer
-    assert out["book.gain-0"] == pytest.approx(1) and out["book.gain-1"] == pytest.approx(1)
+    early, late = p.book_blocks * p.book_block_size, 7 * p.book_blocks * p.book_block_size
+
+    def loss(model, ids):
+        rows = torch.arange(len(ids))[:, None] * 10.0
+        first, rest = rows + torch.ones(len(ids), p.book_block_size), early - p.book_block_size
+        return torch.cat((first, rows + 2 * torch.ones(len(ids), rest), rows + 3 * torch.ones(len(ids), late)), 1)
+
+    with changed(notebook, next_byte_loss=loss, train=lambda *_, **__: []):
+        out, kept = notebook.read_books(notebook.Arm("books", steps=2))
+    items = [f"{p.seed}-{i}" for i in range(p.book_passages)]
+    assert out["first_block_loss"] == {item: 10 * i + 1 for i, item in enumerate(items)}
+    assert out["late_loss"] == {item: 10 * i + 3 for i, item in enumerate(items)}
+    middle = 10 * (p.book_passages - 1) / 2
+    assert kept["by_block"] == [middle + x for x in [1] + [2] * (p.book_blocks - 1) + [3] * 7 * p.book_blocks]
+
+
+def test_measures_of_a_stream():
+    taken, memory = np.arange(1.0, 11), np.array([5.0, 7, *[9] * 8])
+    out = of_stream(taken, memory, 1000)
+    assert out["r_squared", "stream"] == pytest.approx(1) and out["memory_growth", "stream"] == 2
+    assert out["seconds_a_million", "stream"] == pytest.approx(10_000)
+
+
+def test_figures_are_drawn_with_results_and_without():
+    shown = evidence.shown("transformer_fam")
+    for results in ([], shown):
+        for draw in (drawings.keys_named, drawings.ablations, drawings.inside, drawings.book_gains):
+            fig = draw(results)
+            assert bool(fig.axes[0].lines or fig.axes[0].patches) == bool(results) or draw is drawings.book_gains
+            plt.close(fig)

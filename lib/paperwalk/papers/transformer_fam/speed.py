@@ -65,12 +65,12 @@ def stream(model: TransformerFAM, tokens: int, chunk: int, g: torch.Generator) -
     return np.array(taken), np.array(memory)
 
 
-def of_stream(taken: np.ndarray, memory: np.ndarray, tokens: int) -> dict[str, float]:
-    """Figures of a `stream` of so many tokens: how straight its line is, MB gained after the second part, and speed."""
+def of_stream(taken: np.ndarray, memory: np.ndarray, tokens: int) -> dict[tuple[str, str], float]:
+    """Of a `stream` of so many tokens: how straight its line is, MB gained after the second part, and speed."""
     parts = np.arange(1, len(taken) + 1)
     off = taken - np.polyval(np.polyfit(parts, taken, 1), parts)
     return {
-        "stream.r_squared": 1 - off.var() / taken.var(),
-        "stream.memory_growth": memory[-1] - memory[1],
-        "stream.seconds_a_million": taken[-1] / tokens * 1e6,
+        ("r_squared", "stream"): 1 - off.var() / taken.var(),
+        ("memory_growth", "stream"): memory[-1] - memory[1],
+        ("seconds_a_million", "stream"): taken[-1] / tokens * 1e6,
     }

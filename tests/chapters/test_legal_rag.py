@@ -11,7 +11,7 @@ import yaml
 from sklearn.metrics import cohen_kappa_score
 
 from paperwalk import runs
-from paperwalk.papers.legal_rag import arithmetic, counting, law, law_questions, planted
+from paperwalk.papers.legal_rag import arithmetic, counting, hand_labels, law, law_questions, planted
 from paperwalk.papers.legal_rag.endpoint import Reply
 from tests.chapters import definitions
 
@@ -125,6 +125,7 @@ def test_a_seed_changes_phrasings_and_nothing_else(records, plan, questions):
     again, other = law_questions.ask(records, plan, 0), law_questions.ask(records, plan, 1)
     assert again == questions
     assert [replace(q, text="") for q in other] == [replace(q, text="") for q in questions]
+    assert [q.item for q in other] == [q.item for q in questions] and len({q.item for q in other}) == len(other)
     assert sum(a.text != b.text for a, b in zip(other, questions)) > 100
 
 
@@ -316,6 +317,13 @@ def test_quotations_must_be_word_for_word(d):
     assert d.grade(asked, replace(right, text="It was closed down in 1968."), records, known).label == "hallucinated"
 
 
+def test_rules_and_labels_by_hand_agree_on_what_is_accurate(d, by_id, known):
+    labelled = hand_labels.read(runs.ROOT / "book" / "legal_rag" / "hand_labels.jsonl")
+    pairs = [(e.label, d.grade(e.question, e.answer, by_id, known).label) for e in labelled]
+    assert len(pairs) == 120 and sum("accurate" in pair for pair in pairs) > 40
+    assert all(hand == rule for hand, rule in pairs if "accurate" in (hand, rule))
+
+
 # Checks without the key
 
 
@@ -344,10 +352,6 @@ def test_risk_falls_as_the_unsure_are_withheld(d, questions):
     rows.append((None, d.Answer(d.REFUSAL, confidence=-0.1), d.Grade("refusal")))
     coverage, risk = counting.risk_coverage(rows, d.REFUSES)
     assert np.allclose(coverage, [0.2, 0.4, 0.6, 0.8]) and np.allclose(risk, [0, 0, 1 / 3, 0.5])
-
-
-def test_auc_counts_pairs(d):
-    assert counting.auc([2, 3], [1]) == 1 and counting.auc([1], [1]) == 0.5 and math.isnan(counting.auc([], [1]))
 
 
 def test_the_subset_is_balanced_and_keeps_twins(questions):

@@ -2,7 +2,12 @@
 
 import math
 import re
+from dataclasses import replace
 from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
 
 from paperwalk.papers.legal_rag import counting, shots
 from paperwalk.papers.legal_rag.answers import REFUSAL, Answer
@@ -18,39 +23,52 @@ def asked(name, subject="a", twin="", template="court-place"):
     return Question(name, template, "general", f"Where is {name}?", "place", keys, subject, twin)
 
 
-def graded(question, text, label, cites=(), retrieved=(), groundedness=""):
-    return question, Answer(text, cites, retrieved), SimpleNamespace(label=label, groundedness=groundedness, why="")
+def graded(question, text, label, cites=(), retrieved=()):
+    return question, Answer(text, cites, retrieved), SimpleNamespace(label=label, why="")
 
 
-def test_causes_tell_reading_from_finding_and_support_from_existence():
+def test_outcomes_go_by_question_whatever_its_phrasing():
+    again = replace(asked("1"), text="Where is it?")
+    rows = [graded(asked("1"), "In a.", "accurate"), graded(again, "In b.", "hallucinated")]
+    rows += [graded(asked("2"), "", "incomplete")]
+    right = lambda question, answer, grade: grade.label == "accurate" if answer.text else None
+    assert counting.by_question(rows, right) == {"general/1": 0.5}
+
+
+def test_reading_is_told_from_finding_and_support_from_existence():
     false = asked("false", subject="", twin="1", template="judge-unknown")
     rows = [
         graded(asked("1"), "In b.", "hallucinated", ("b",), ("a", "b")),
-        graded(asked("2"), "In a.", "hallucinated", ("b", "[7]"), ("b",), "misgrounded"),
-        graded(asked("3"), "In a.", "accurate", ("a",), ("a",), "grounded"),
+        graded(asked("2"), "In a.", "hallucinated", ("b", "[7]"), ("b",)),
+        graded(asked("3"), "In a.", "accurate", ("a", "b"), ("a",)),
         graded(false, "In a.", "hallucinated"),
     ]
-    shares = counting.causes(rows, RECORDS, lambda record, question: record.id == question.subject)
-    assert shares["failure.reading"] == 1 / 2  # of two wrong answers to true premises
-    assert shares["failure.premise"] == shares["failure.misgrounded"] == 1 / 3
-    assert shares["citation.exists"] == 3 / 4 and shares["citation.supports"] == 1 / 3
-    assert all(map(math.isnan, counting.causes([], RECORDS, lambda record, question: True).values()))
+    assert counting.by_question(rows, counting.at_hand) == {"general/1": 1, "general/2": 0}
+    is_subject = lambda record, question: record.id == question.subject
+    supports = lambda question, answer, grade: counting.supported(question, answer, RECORDS, is_subject)
+    assert counting.by_question(rows, supports) == {"general/1": 0, "general/2": 0, "general/3": 0.5}
 
 
-def test_premises_are_compared_with_their_twins():
-    rows = [
-        graded(asked("1"), "I cannot find it.", "incomplete"),
-        graded(asked("2"), "In a.", "accurate"),
-        graded(asked("3", subject="", twin="1"), "I cannot find it.", "accurate"),
-        graded(asked("4", subject="", twin="2", template="judge-unknown"), "", "accurate"),
-        graded(asked("5", subject="", twin="2", template="judge-unknown"), "In b.", "hallucinated", ("b",)),
-        graded(asked("6", subject="", twin="9"), "In b.", "hallucinated"),  # its twin was not asked
-    ]
-    shares = counting.premises(rows, REFUSES)
-    assert shares["refuses.false"] == 2 / 3 and shares["refuses.true"] == 1 / 3
-    assert shares["refuses.difference"] == 2 / 3 - 1 / 3
-    assert shares["premise.real-citation"] == shares["premise.judge"] == 1 / 2
-    assert set(counting.premises(rows[:2], REFUSES).values()) == {0}
+def test_false_premises_stand_beside_their_twins():
+    twin = lambda name: replace(asked(name), category="true premise")
+    false = lambda name, twin: replace(asked(name, subject="", twin=twin), category="false premise")
+    rows = [graded(q, "", "") for q in (twin("1"), false("2", "1"), false("3", "1"), false("4", "9"))]
+    refused = {"true premise/1": 0.0, "false premise/2": 1.0, "false premise/3": 0.5, "false premise/4": 1.0}
+    ours, theirs = counting.beside_twins(rows, refused)
+    assert ours == {"false premise/2": 1, "false premise/3": 0.5}  # the twin of the last was not asked
+    assert theirs == {"false premise/2": 0, "false premise/3": 0}
+
+
+def test_shares_below_have_the_auc_as_their_mean():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 9, 60) / 10, rng.choice(["accurate", "hallucinated", "incomplete"], 60)
+    rows = [graded(asked(f"{n}"), f"{score}", label) for n, (score, label) in enumerate(zip(scores, labels))]
+    shares = counting.shares_below(rows, lambda answer: float(answer.text))
+    said = labels != "incomplete"
+    assert set(shares) == {f"general/{n}" for n in np.flatnonzero(labels == "accurate")}
+    assert np.mean([*shares.values()]) == pytest.approx(roc_auc_score(labels[said] == "accurate", scores[said]))
+    assert counting.shares_below(rows, lambda answer: math.nan) == {}
+    assert counting.shares_below([graded(asked("1"), "a", "accurate")], lambda answer: 1.0) == {}
 
 
 def test_excerpts_show_titles_of_what_exists():

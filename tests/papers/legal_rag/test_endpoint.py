@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from paperwalk.papers.legal_rag.endpoint import Endpoint, Reply, ask_all, local
+from paperwalk.data import sources
+from paperwalk.papers.legal_rag.endpoint import LOCAL, Endpoint, Reply, ask_all, local
 
 KEY = "sk-very-secret-0123456789"
 ASKED = [{"role": "user", "content": "What is F.2d?"}]
@@ -62,6 +63,24 @@ def test_a_reply_has_text_and_mean_log_probability_and_is_asked_for_once(address
     assert model(address, tmp_path).ask(ASKED, max_tokens=8, temperature=0, grammar="root ::= [a-z]") == asked
     assert len(address.sent) == 1
     assert model(address, tmp_path).ask(ASKED, max_tokens=9).error == "HTTP 500"  # another option: another question
+
+
+def test_answers_are_kept_by_address_but_those_of_the_packaged_model(tmp_path):
+    here, there = "http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"
+    of = lambda name, url: Endpoint(name, tmp_path, url).file(ASKED)
+    assert of("m", here) == of("m", here) != of("m", there)
+    assert of(LOCAL, here) == of(LOCAL, there) != of("m", here)
+
+
+def test_a_server_is_noted_where_the_environment_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERWALK_SOURCES", str(tmp_path / "sources"))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    Endpoint(LOCAL, tmp_path, "http://127.0.0.1:10/v1")
+    assert sources.noted() == {}
+    asked = Endpoint("m", tmp_path)
+    assert sources.noted() == {"server m": "http://127.0.0.1:9/v1"}
+    elsewhere = Endpoint("m", tmp_path, "http://127.0.0.1:10/v1")
+    assert asked.file(ASKED) != elsewhere.file(ASKED)
 
 
 def test_no_log_probabilities_are_no_error(address, tmp_path):

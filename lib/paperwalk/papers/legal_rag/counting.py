@@ -1,12 +1,12 @@
-"""Counting graded answers: where the hallucinated ones come from, what is refused, and excerpts for the page."""
+"""Outcomes of graded answers by question: where the hallucinated ones come from, what is refused; and excerpts."""
 
+import collections
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import scipy.stats
 
 from paperwalk.papers.legal_rag.answers import Answer
 from paperwalk.papers.legal_rag.law import Record
@@ -16,7 +16,6 @@ from paperwalk.papers.legal_rag.law_questions import Question
 class Grade(Protocol):
     """A judgement on one answer: the notebook's class."""
 
-    groundedness: str
     why: str
 
     @property
@@ -26,50 +25,34 @@ class Grade(Protocol):
 Graded = tuple[Question, Answer, Grade]
 
 
-def share(flags: Sequence[bool]) -> float:
-    """How many of the flags are set, as a share; NaN of none."""
-    return float(np.mean(flags)) if len(flags) else math.nan
+def by_question(graded: Iterable[Graded], value: Callable[[Question, Answer, Grade], float | None]) -> dict[str, float]:
+    """Item of a question -> mean of value(question, answer, grade) over its answers; without those that are None."""
+    found = collections.defaultdict(list)
+    for question, answer, grade in graded:
+        if (one := value(question, answer, grade)) is not None:
+            found[question.item].append(float(one))
+    return {item: float(np.mean(ones)) for item, ones in found.items()}
 
 
-def causes(
-    graded: Sequence[Graded], by_id: Mapping[str, Record], bears_out: Callable[[Record, Question], bool]
-) -> dict[str, float]:
-    """Shares of one system, NaN where there are none to share.
-
-    Of its hallucinated answers: failure.reading, to a true premise with the right record retrieved (of those to true
-    premises); failure.premise, to a false one; failure.misgrounded, a true answer with a wrong authority. Of its
-    citations: citation.exists, in the corpus; citation.supports, `bears_out` the answer (of those that exist).
-    """
-    wrong = [(q, a, g) for q, a, g in graded if g.label == "hallucinated"]
-    citations = [(q, cited) for q, a, _ in graded for cited in a.cites]
-    existing = [(q, by_id[cited]) for q, cited in citations if cited in by_id]
-    return {
-        "failure.reading": share([q.subject in a.retrieved for q, a, _ in wrong if q.keys]),
-        "failure.premise": share([not q.keys for q, _, _ in wrong]),
-        "failure.misgrounded": share([g.groundedness == "misgrounded" for _, _, g in wrong]),
-        "citation.exists": share([cited in by_id for _, cited in citations]),
-        "citation.supports": share([q.keys != () and bears_out(record, q) for q, record in existing]),
-    }
+def at_hand(question: Question, answer: Answer, grade: Grade) -> bool | None:
+    """Whether the right record was retrieved; None but for an answer to a true premise that is hallucinated."""
+    return question.subject in answer.retrieved if question.keys and grade.label == "hallucinated" else None
 
 
-def premises(graded: Sequence[Graded], refuses: re.Pattern) -> dict[str, float]:
-    """What one system does with false premises; shares of no answers are 0.
+def supported(
+    question: Question, answer: Answer, by_id: Mapping[str, Record], bears_out: Callable[[Record, Question], bool]
+) -> float | None:
+    """Of the cited records that exist, the share that `bears_out` the answer; None without any."""
+    found = [bears_out(by_id[cited], question) for cited in answer.cites if cited in by_id]
+    return float(np.mean(found)) if found else None
 
-    refuses.false and refuses.true: refused of the false premises and of their twins, and refuses.difference. Of false
-    premises: premise.real-citation, hallucinated answers that cite; premise.judge, hallucinated about unknown judges.
-    """
-    refused = {q.id: bool(refuses.search(a.text)) or not a.text for q, a, _ in graded}
-    pairs = [(refused[q.id], refused[q.twin]) for q, _, _ in graded if not q.keys and q.twin in refused]
-    false, true = np.mean(pairs, axis=0) if pairs else (0.0, 0.0)
-    taken = [bool(a.cites) for q, a, g in graded if not q.keys and g.label == "hallucinated"]
-    judges = [g.label == "hallucinated" for q, _, g in graded if q.template == "judge-unknown"]
-    return {
-        "refuses.false": false,
-        "refuses.true": true,
-        "refuses.difference": false - true,
-        "premise.real-citation": share(taken) if taken else 0.0,
-        "premise.judge": share(judges) if judges else 0.0,
-    }
+
+def beside_twins(graded: Iterable[Graded], refused: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """What was refused of the false premises, and of their twins under the same items; without twins that were not
+    asked. refused: item -> share of its answers, as `by_question` gives it."""
+    twins = {q.item: f"true premise/{q.twin}" for q, _, _ in graded if not q.keys}
+    asked = {item: twin for item, twin in twins.items() if twin in refused}
+    return {item: refused[item] for item in asked}, {item: refused[twin] for item, twin in asked.items()}
 
 
 def excerpts(
@@ -102,8 +85,17 @@ def risk_coverage(graded: Sequence[Graded], refuses: re.Pattern[str]) -> tuple[n
     return n / max(1, len(graded)), np.cumsum(wrong) / n
 
 
-def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Chance that a right answer has the higher score of the two (ties count half); NaN without one of each."""
-    if not len(right) or not len(wrong):
-        return math.nan
-    return scipy.stats.mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))
+def shares_below(graded: Sequence[Graded], score: Callable[[Answer], float]) -> dict[str, float]:
+    """Item of an accurate answer -> share of the hallucinated answers with a lower score (ties count half).
+
+    The mean is the AUC. Answers whose score is NaN are left out; empty without a hallucinated one.
+    """
+    scores = [score(answer) for _, answer, grade in graded if grade.label == "hallucinated"]
+    wrong = np.sort([s for s in scores if not math.isnan(s)])
+
+    def below(question, answer, grade):
+        if grade.label != "accurate" or math.isnan(score(answer)) or not len(wrong):
+            return None
+        return np.mean([np.searchsorted(wrong, score(answer), side) for side in ("left", "right")]) / len(wrong)
+
+    return by_question(graded, below)

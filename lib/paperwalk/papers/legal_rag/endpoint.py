@@ -1,7 +1,7 @@
 """Language models behind an OpenAI-compatible address: the packaged model on this machine, or any other.
 
 One way to ask both: `local` serves SmolLM2-135M-Instruct with llama.cpp on the loopback interface, `Endpoint` asks an
-address. Answers are kept under a hash of the question and never asked for again; an address that hangs, fails or
+address. Answers are kept under a hash of address and question, and never asked for again; one that hangs, fails or
 answers with garbage gives a `Reply` that says so, and is asked again in the next run.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from paperwalk.data import sources
 from paperwalk.runs import progress, write_atomically
 
 LOCAL = "smollm2"
@@ -36,7 +37,7 @@ class Endpoint:
 
     model: the name that the address knows it by. base_url: None for the environment's OPENAI_BASE_URL. The key comes
     from the environment's OPENAI_API_KEY alone, and is neither printed nor stored. timeout: seconds for one try;
-    retries: further tries after a failure. cache: folder of the answers.
+    retries: further tries after a failure. cache: folder of the answers, where LOCAL is the same at every address.
     """
 
     def __init__(self, model: str, cache: Path, base_url: str | None = None, timeout: float = 60, retries: int = 2):
@@ -46,14 +47,17 @@ class Endpoint:
             raise ValueError(f"generator = {model!r}: must be {LOCAL!r}, or set OPENAI_BASE_URL and OPENAI_API_KEY")
         import openai
 
+        if base_url is None:
+            sources.server(model)
         self.model, self.cache = model, Path(cache)
         self.cache.mkdir(parents=True, exist_ok=True)
         self._key = "none" if base_url else os.environ.get("OPENAI_API_KEY", "none")
         self._client = openai.OpenAI(api_key=self._key, base_url=base_url, timeout=timeout, max_retries=retries)
 
     def file(self, messages: list[dict], **options: Any) -> Path:
-        """Where the answer to these messages under these options is kept."""
-        asked = json.dumps([self.model, messages, options], sort_keys=True)
+        """Where this address's answer to these messages under these options is kept."""
+        address = LOCAL if self.model == LOCAL else str(self._client.base_url)
+        asked = json.dumps([address, self.model, messages, options], sort_keys=True)
         return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
 
     def ask(self, messages: list[dict], **options: Any) -> Reply:

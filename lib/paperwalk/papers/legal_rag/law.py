@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from paperwalk.data import sources
 from paperwalk.data.corpora import BOOKS_FILE
 from paperwalk.data.fetch import CorpusError, fetch, hub_rows
 
@@ -42,6 +43,8 @@ def load(source: str = "packages") -> list[Record]:
     `id`, `title` and `text`, and if need be `kind`, `source` and `facts`. Raises CorpusError naming file and line for
     a record that cannot be read, lacks a field, has an empty text or an id that stands twice.
     """
+    for package in ("courts-db", "reporters-db"):  # read for any source: names of states, abbreviations
+        sources.installed(package)
     if source != "packages":
         return _own(Path(source))
     makers = (_reporters, _courts, _judges, _licences, _provisions, _cases)
@@ -50,7 +53,7 @@ def load(source: str = "packages") -> list[Record]:
 
 def _own(path):
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = sources.file(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"corpus = {str(path)!r}: must be 'packages' or a UTF-8 file of records ({error})") from error
     records, seen = [], set()

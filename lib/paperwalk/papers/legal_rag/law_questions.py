@@ -32,6 +32,11 @@ class Question:
     subject: str
     twin: str = ""
 
+    @property
+    def item(self) -> str:
+        """What its outcomes are recorded under, whatever its phrasing: category/template/hash of what it asks about."""
+        return f"{self.category}/{self.id}"
+
 
 def places(text: str, plan: dict) -> list[str]:
     """The states, territories and countries of the plan that a text names, in order."""

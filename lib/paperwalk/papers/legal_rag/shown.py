@@ -1,40 +1,22 @@
-"""What the page shows of the committed runs: shares of the paper's tools beside those of our systems."""
+"""What the page shows of measured runs: shares of the paper's tools beside those of our systems."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from paperwalk import evidence
+from paperwalk.evidence import Run
 from paperwalk.show.figures import PALETTE
 
-QUERIES = 202  # put to each of the paper's tools
-TOOLS = ("Lexis+ AI", "Westlaw", "Practical Law", "GPT-4")
 SYSTEMS = ("closed book", "naive RAG", "hybrid RAG", "RAG that quotes", "verified RAG", "search engine")
 CATEGORIES = ("all", "general", "jurisdiction", "recall", "false premise", "true premise")
 COLOURS = {"accurate": "green", "incomplete": "orange", "hallucinated": "vermillion", "human": "purple"}
 RISKS = {"naive RAG": "orange", "hybrid RAG": "blue", "RAG that quotes": "green", "search engine": "purple"}
 
 Counts = Mapping[str, tuple[int, int, int]]  # tool -> (accurate, incomplete, hallucinated) of its answers
-
-
-def mean(results: list[dict], name: str) -> float:
-    """A figure's mean over results, its name as `Experiment.figure` was given it; NaN without any."""
-    numbers = evidence.values(results, evidence.metric_name(name))
-    return float(np.mean(numbers)) if numbers else math.nan
-
-
-def tool_counts(results: list[dict]) -> dict[str, tuple[int, int, int]]:
-    """(accurate, incomplete, hallucinated) of each tool's answers, from the figures that the runs measured."""
-    counts = {}
-    for tool in TOOLS if results else ():
-        wrong = round(QUERIES * mean(results, f"paper.hallucinated.{tool}") / 100)
-        given = round(wrong / mean(results, f"paper.of-answered.{tool}"))
-        counts[tool] = given - wrong, QUERIES - given, wrong
-    return counts
 
 
 def tool_intervals(counts: Counts) -> Figure:
@@ -53,11 +35,11 @@ def tool_intervals(counts: Counts) -> Figure:
     return fig
 
 
-def stacked_shares(results: list[dict], counts: Counts) -> Figure:
+def stacked_shares(results: Sequence[Run], counts: Counts) -> Figure:
     """A bar of the four labels' shares for each of the paper's tools, above a line, and for each of our systems."""
     fig, ax = plt.subplots(figsize=(10, 4.6))
-    stacks = {f"{tool} (paper)": [c / QUERIES for c in count] + [0] for tool, count in counts.items()}
-    stacks |= {name: [mean(results, f"rate.{name}.all.{label}") for label in COLOURS] for name in SYSTEMS}
+    stacks = {f"{tool} (paper)": [c / sum(count) for c in count] + [0] for tool, count in counts.items()}
+    stacks |= {name: [evidence.contrast(results, label, name).mean for label in COLOURS] for name in SYSTEMS}
     for row, shares in enumerate(stacks.values()):
         left = 0.0
         for colour, share in zip(COLOURS.values(), shares):
@@ -76,42 +58,50 @@ def stacked_shares(results: list[dict], counts: Counts) -> Figure:
     return fig
 
 
-def table_of_shares(results: list[dict], counts: Counts) -> pd.DataFrame | None:
+def table_of_shares(results: Sequence[Run], counts: Counts) -> pd.DataFrame | None:
     """Accurate / incomplete / hallucinated in per cent by category, the last with its interval; None without results.
 
-    The interval is Wilson's, as for one run's answers.
+    The interval of a tool is Wilson's. Runs that hold means alone have neither categories nor intervals.
     """
     if not results:
         return None
     rows = {}
     for tool, count in counts.items():
-        rows[f"{tool} (paper)"] = {"all": _three([c / QUERIES for c in count], QUERIES)}
+        ends = evidence.wilson(count[2], sum(count))
+        rows[f"{tool} (paper)"] = {"all": _three([c / sum(count) for c in count], *ends)}
     for name in (*SYSTEMS, "search engine, all"):
-        rows[name] = {}
-        for category in CATEGORIES:
-            shares = [mean(results, f"rate.{name}.{category}.{label}") for label in list(COLOURS)[:3]]
-            rows[name][category] = _three(shares, mean(results, f"answers.{name}.{category}"))
-    return pd.DataFrame(rows).T.fillna("")
+        rows[name] = {category: _of_category(results, name, category) for category in CATEGORIES}
+    table = pd.DataFrame(rows).T.fillna("")
+    return table.loc[:, (table != "").any()]
 
 
-def _three(shares, n):
-    """Three shares in per cent, and the interval of the last as for n answers; without it where n is NaN."""
+def _of_category(results, name, category):
+    """One cell of a system; "" where the runs hold nothing of the category."""
+    among = None if category == "all" else category
+    found = [evidence.contrast(results, label, name, among=among, bounds=(0, 1)) for label in list(COLOURS)[:3]]
+    last = found[-1]
+    ends = (last.low, last.high) if last.items > 1 else (math.nan, math.nan)
+    return _three([each.mean for each in found], *ends) if last.seeds else ""
+
+
+def _three(shares, low, high):
+    """Three shares in per cent, and the interval of the last; without it where it is NaN."""
     text = " / ".join(f"{100 * share:.0f}" for share in shares)
-    if math.isnan(n):
-        return text
-    low, high = evidence.wilson(round(shares[2] * n), round(n))
-    return f"{text} [{100 * low:.0f}-{100 * high:.0f}]"
+    return text if math.isnan(low) else f"{text} [{100 * low:.0f}-{100 * high:.0f}]"
 
 
-def risk_by_coverage(results: list[dict], counts: Counts) -> Figure:
-    """Risk against coverage: a line a system and seed, from the curves in results' data; a square a tool."""
+def risk_by_coverage(results: Sequence[Run], counts: Counts) -> Figure:
+    """Risk against coverage: a line a system and seed, from the curves that runs kept; a square a tool.
+
+    A line counts an incomplete answer that says something as answered, a square does not.
+    """
     fig, ax = plt.subplots(figsize=(8, 4))
     for name, colour in RISKS.items():
-        for seed, result in enumerate(results):
-            coverage, risk = (xs[4:] for xs in result["data"]["curves"][name])
-            ax.plot(coverage, risk, color=PALETTE[colour], alpha=0.7, label=name if not seed else None)
+        for n, run in enumerate(results):
+            coverage, risk = (xs[4:] for xs in run.kept["curves"][name])
+            ax.plot(coverage, risk, color=PALETTE[colour], alpha=0.7, label=name if not n else None)
     for tool, (right, _, wrong) in counts.items():
-        at = (right + wrong) / QUERIES, wrong / (right + wrong)
+        at = (right + wrong) / sum(counts[tool]), wrong / (right + wrong)
         ax.plot(*at, "ks", markersize=6)
         ax.annotate(tool, at, xytext=(-4, 6), textcoords="offset points", ha="right", fontsize=10)
     ax.set(xlim=(0, 1), ylim=(0, 0.8))

@@ -1,7 +1,6 @@
 """The definitions of the Searchformer notebook, taken out of it and tested on tiny cases."""
 
 import math
-from collections import defaultdict
 from itertools import chain
 from types import SimpleNamespace
 
@@ -10,9 +9,9 @@ import pytest
 import torch
 
 from chapters.definitions import load
+from paperwalk import evidence
 from paperwalk.kernels import astar as A
 from paperwalk.papers.searchformer import checks, released_code
-from paperwalk.papers.searchformer.differences import derived
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["whole cells", "the paper's tokens"])
@@ -94,27 +93,40 @@ def test_batches_are_padded_alike_and_drawn_again_the_same(notebook):
     assert not torch.equal(notebook.batch_of(pairs, 0)[1], notebook.batch_of(pairs, 1)[1])
 
 
-def test_lengths_are_compared_task_by_task(notebook):
-    scores = notebook.search_scores
-    space = scores.__globals__
-    space["test_set"] = range(4)
-    rivals = {"ratio": [150, 50, 20, 40], "vs_best": [100, 50, 10, 40], "vs_perfect": [80, 50, 10, 40]}
-    space["rivals"] = {name: np.array(tokens, float) for name, tokens in rivals.items()}
+def test_lengths_are_compared_maze_by_maze(notebook):
+    space = notebook.search_scores.__globals__
+    space["rivals"] = {"mean": [100.0, 50.0], "best": [80.0, 50.0], "low_h": [90.0, 50.0], "perfect": [50.0, 25.0]}
     R = notebook.Rollout
-    every = [(0, R("optimal", 4, 120, None)), (0, R("optimal", 4, 180, "wall")), (1, R("suboptimal", 6, 25, None))]
-    every += [(2, R("optimal", 4, 10, "syntax")), (3, R("invalid", 0, 40, "syntax"))]
-    out = scores(every)
+    rollouts = [R("optimal", 4, 120, None), R("optimal", 4, 60, "not open"), R("suboptimal", 6, 30, None)]
+    rollouts += [R("optimal", 4, 0, "syntax"), R("invalid", 0, 40, "wall")]  # a plan without a trace has no length
+    out = notebook.search_scores(0, rollouts)
     assert out["valid"] == pytest.approx(2 / 5) and out["valid_optimal"] == pytest.approx(1 / 3)
-    assert out["ilr_optimal"] == pytest.approx((150 / 150 + 20 / 10) / 4)
-    assert out["ilr_solved"] == pytest.approx((150 / 150 + 50 / 25 + 20 / 10) / 4)
-    assert out["length_ratio"] == pytest.approx((150 + 10) / (150 + 20))
-    assert out["length_vs_best"] == pytest.approx((150 + 10) / (100 + 10))
-    assert out["length_vs_perfect"] == pytest.approx((150 + 10) / (80 + 10))
-    assert out["length_ratio_valid"] == pytest.approx(120 / 150)
-    nothing = scores([(3, R("invalid", 0, 40, None))])
-    assert math.isnan(nothing["length_ratio"]) and math.isnan(nothing["valid_optimal"]) and nothing["valid"] == 1
-    faults = notebook.by_fault(every)  # of optimal plans only
-    assert faults == {"valid": [1, 120 / 150], "wall": [1, 180 / 150], "syntax": [1, 10 / 20]}
+    assert out["ilr_optimal"] == pytest.approx(100 / 90) and out["ilr_solved"] == pytest.approx(100 / 70)
+    lengths = {"ratio": 0.9, "ratio_valid": 1.2, "ratio_faulty": 0.6, "ratio_not_open": 0.6}
+    lengths |= {"vs_best": 90 / 80, "vs_low_h": 1.0, "vs_perfect": 1.8}
+    lengths |= {"vs_best_valid": 1.5, "vs_low_h_valid": 120 / 90, "vs_perfect_valid": 2.4}
+    assert {m.removeprefix("length_"): v for m, v in out.items() if m.startswith("length_")} == pytest.approx(lengths)
+    nothing = notebook.search_scores(1, [R("invalid", 0, 40, None)])
+    assert nothing == {"ilr_solved": 0, "ilr_optimal": 0, "valid": 1}  # and no length
+    every = [rollouts[:3] + rollouts[4:], [R("optimal", 3, 60, None)]]
+    of_claims = {claim["measure"] for claim in evidence.claims("searchformer") if "measure" in claim}
+    assert {m for m in of_claims if m.startswith(("valid", "ilr", "length"))} <= set(out)
+    assert notebook.by_fault(every) == {"valid": [2, 1.2], "not open": [1, 0.6]}  # of optimal plans only
+
+
+def test_plans_are_scored_maze_by_maze(notebook):
+    R = notebook.Rollout
+    sampled = [R("optimal", 4, 0, None), R("suboptimal", 8, 0, None), R("invalid", 2, 0, None)]
+    sampled.append(sampled[0])
+    out = notebook.plan_scores(4, R("suboptimal", 6, 0, None), sampled)
+    assert out == {"optimal": False, "any_optimal": True, "sample_optimal": 0.5, "swc": 2.5 / 4}
+    none = notebook.plan_scores(4, R("optimal", 4, 0, None), sampled[1:3])
+    assert none == {"optimal": True, "any_optimal": False, "sample_optimal": 0, "swc": 0.25}
+
+
+def test_a_task_has_one_name_in_every_run(notebook):
+    names = notebook.names_of(notebook.tasks)
+    assert len(set(names)) == len(names) and names[3:5] == notebook.names_of(notebook.tasks[3:5])
 
 
 def test_logs_that_are_wrong_are_refused_and_of_every_kind():
@@ -153,10 +165,10 @@ def test_bootstrapping_takes_the_shortest_optimal_accepted_rollout(notebook, mon
     monkeypatch.setitem(space, "rollouts_of", lambda model, tasks, n: rollouts)
     start = lambda: ([np.array([3] * 5) for _ in range(3)], [np.array([P, 4]) for _ in range(3)])
     traces, plans = start()
-    done = notebook.self_improved()(None, traces, plans)
+    done = notebook.self_improved()(None, traces, plans)["renewed"]
     assert [list(t) for t in traces] == [[20, 20], [3] * 5, [5] * 9]
     assert [list(t) for t in plans] == [[P, 9], [P, 4], [P, 6]]
-    assert done == {"renewed": 2 / 3, "renewed_shorter": 1 / 3}
+    assert done == dict(zip(notebook.names_of(notebook.tasks[:3]), (1, 0, 1)))
     traces, plans = start()
     notebook.self_improved(lambda r: r.fault is None)(None, traces, plans)
     assert list(traces[0]) == [20] * 4 and list(plans[0]) == [P, 8]
@@ -171,21 +183,6 @@ def test_lucky_traces_are_never_longer_and_still_searches(notebook, monkeypatch)
         map(len, before)
     )
     assert all(A.is_valid_trace(task.layout, notebook.spell(t.tolist())) for task, t in zip(notebook.tasks, traces))
-
-
-def test_what_claims_are_judged_by():
-    """Every figure that a claim names, and differences the right way round."""
-    m = defaultdict(float)
-    m |= {"optimal.trace": 0.9, "optimal.plan": 0.6, "optimal.swapped": 0.8, "length_ratio.coin": 1.0}
-    m |= {"length_ratio.round-1": 0.9, "length_ratio.round-2": 0.99, "length_ratio.round-3": 0.7}
-    m |= {"length_ratio.more-3": 1.1, "valid.coin": 0.5, "valid.round-3": 0.4, "forced_own.coin": 0.9}
-    out = derived(m, rounds=3)
-    assert out["optimal_gap.equal_sequences"] == pytest.approx(0.3)
-    assert out["optimal_gap.own_against_swapped"] == pytest.approx(0.1)
-    assert out["bootstrap.largest_step"] == pytest.approx(1.1)
-    assert out["bootstrap.against_control"] == pytest.approx(0.4)
-    assert out["bootstrap.valid_kept"] == pytest.approx(0.8) and out["needs_trace.coin"] == pytest.approx(0.9)
-    assert math.isnan(derived(m | {"valid.coin": 0.49}, rounds=3)["bootstrap.valid_kept"])
 
 
 def test_the_lenient_check_lets_moved_plans_pass_and_not_just_any():

@@ -10,7 +10,7 @@ import torch
 
 from chapters.definitions import load
 from paperwalk.data import corpora
-from paperwalk.papers.rest import comparisons
+from paperwalk.papers.rest import comparisons, judge_checks
 from paperwalk.papers.rest.pairs import Pair
 
 PAIRS = [
@@ -192,8 +192,8 @@ def test_judges_give_finite_scores_for_empty_and_unknown_text(notebook, pair):
 
 def test_coverage_can_be_exploited_and_only_rises_with_more_words(notebook):
     coverage = notebook.Coverage(PAIRS)
-    short, long = coverage(["das haus"] * 2, ["the", "the house a old book new"])
-    assert long > short
+    short, long, twice = coverage(["das haus"] * 3, ["the", "the house a old book new", "the the"])
+    assert long > short == twice
 
 
 def test_the_round_trip_is_the_mean_probability_of_a_source_token(notebook):
@@ -286,6 +286,9 @@ def test_the_loop_takes_rising_thresholds_and_grows_from_the_carried_policy(note
     assert chosen[0] < chosen[1]
     assert from_policies[0] is base and grown_from == [steps[0][3]] and from_policies[2] is steps[0][3]
     with_restart = [each[3] for each in notebook.rest(base, judge, first, tmp_path / "em", improves=(2,), restart=True)]
+    assert {file.name for file in tmp_path.glob("*.safetensors")} == {
+        f"{step}.safetensors" for step in ("g1i1", "g1i2", "g2i1")
+    }
     assert len(with_restart) == 2 and from_policies[3] is base and from_policies[4] is base
 
 
@@ -337,8 +340,56 @@ def test_the_divergence_is_nought_from_itself_and_positive_otherwise(notebook):
 def test_survival_counts_people_above_each_threshold(notebook):
     data = grown(notebook, [0, 10, 20, 30, 40, 50], human=[True, False, True, False, True, False])
     taus = notebook.taus_of(data, [0.0, 0.5])  # the mean is 25: 30, 40, 50 lie above it; thresholds 30 and 40
-    figures = comparisons.survival("a", data.reward, data.human, taus)
-    assert figures == {"survive-a.i1": 1 / 3, "passing-human-a.i1": 0.5, "survive-a.i2": 0, "passing-human-a.i2": 0}
+    found = [
+        (tau, passes.tolist(), share) for tau, passes, share in comparisons.survival(data.reward, data.human, taus)
+    ]
+    assert found == [("i1", [False, False, True], 0.5), ("i2", [False, False, False], 0.0)]
+    assert not list(comparisons.survival(data.reward, data.human, [50]))  # nothing passes, so there is no share
+
+
+def test_auc_is_the_mean_share_of_the_bad_below_each_of_the_good():
+    good, bad = np.array([0.2, 0.5, 0.9]), np.array([0.5, 0.1, 0.7, 0.3])
+    shares = judge_checks.auc(good, bad)
+    assert shares.tolist() == [0.25, 0.625, 1.0]
+    pairs = [(a > b) + 0.5 * (a == b) for a in good for b in bad]
+    assert shares.mean() == pytest.approx(np.mean(pairs))
+
+
+def test_the_commonest_words_come_first():
+    assert judge_checks.commonest(["The house", "the old house the"], 2) == "the house"
+
+
+def test_outcomes_are_named_by_their_sentence_whatever_its_place(notebook, monkeypatch):
+    outputs = [pair.target for pair in PAIRS[:2]] + ["no", "a house"]
+    judges = {"length": lambda sources, texts: np.array([len(text) / 100 for text in texts])}
+    monkeypatch.setitem(notebook.space, "judges", judges)
+    monkeypatch.setitem(notebook.space, "gold_judge", judges["length"])
+
+    def scored(order):
+        some = [PAIRS[i] for i in order]
+        monkeypatch.setitem(notebook.space, "parts", {"test": some})
+        monkeypatch.setitem(notebook.space, "test", notebook.sides(some))
+        return notebook.scores_of([outputs[i] for i in order])
+
+    found, turned = scored(range(4)), scored([2, 0, 3, 1])
+    assert {measure: turned[measure] == found[measure] for measure in found if "" not in found[measure]} == {
+        "reward_length": True,
+        "gold": True,
+        "sentence_chrf": True,
+        "sentence_bleu": True,
+    }
+    assert list(found["sentence_chrf"].values())[:2] == [100, 100] > list(found["sentence_chrf"].values())[2:]
+    assert found["reward_length"][PAIRS[2].digest[:12]] == 2 and 0 < found["chrf"][""] < 100
+    assert list(notebook.of_test([1.0])) == notebook.named([PAIRS[2]])  # fewer values: the first sentences
+
+
+def test_policies_are_found_again_by_their_names(notebook, monkeypatch):
+    policy = model(notebook, seed=5)
+    monkeypatch.setitem(notebook.space, "base", "the cloned one")
+    notebook.kept(notebook.folder / "rest-em" / "g1i2.safetensors", lambda: policy)
+    again = notebook.policy_of("rest-em-g1i2")
+    assert all(torch.equal(one, other) for one, other in zip(again.parameters(), policy.parameters(), strict=True))
+    assert notebook.policy_of("bc") == "the cloned one"
 
 
 def test_a_grows_data_are_written_whole_or_not_at_all(notebook, tmp_path):

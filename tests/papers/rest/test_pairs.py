@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from paperwalk.data import sources
 from paperwalk.data.fetch import CorpusError
 from paperwalk.papers.rest import pairs
 from paperwalk.papers.rest.pairs import Pair
@@ -88,6 +89,17 @@ def test_near_copies_are_found_as_by_comparing_all():
     assert pairs.near_copies([], of, 0.5).shape == (0,) and not pairs.near_copies(texts, [], 0.5).any()
 
 
+def test_what_is_read_is_noted_even_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(sources.VARIABLE, str(tmp_path / "notes"))
+    for _ in range(2):
+        pairs.load("catalogues")
+    assert sources.noted().keys() == {f"package {name}" for name in pairs.CATALOGUES}
+    for name, side in zip(("de", "en"), SENTENCE):
+        (tmp_path / name).write_text(side, encoding="utf-8")
+    pairs.load(f"files:{tmp_path}/de:{tmp_path}/en")
+    assert {f"file {tmp_path}/de", f"file {tmp_path}/en"} <= sources.noted().keys()
+
+
 def test_own_files(tmp_path):
     for name, side in zip(("de", "en"), SENTENCE):
         (tmp_path / name).write_text(f"{side}\n{side}\nzu kurz\n", encoding="utf-8")
@@ -116,6 +128,8 @@ def test_unknown_sources_are_refused(source):
 )
 def test_hugging_face_columns(monkeypatch, columns, arguments):
     class Rows(dict):
+        _fingerprint = "of its content"
+
         @property
         def column_names(self):
             return list(self)

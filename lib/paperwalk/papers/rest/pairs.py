@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import scipy.sparse
 
+from paperwalk.data import sources
 from paperwalk.data.corpora import read_text, rows_of_text
 from paperwalk.data.fetch import CorpusError, cached, fetch, hub_rows
 
@@ -46,6 +47,8 @@ def load(source: str) -> list[Pair]:
     """
     kind, *rest = source.split(":")
     if kind == "catalogues" and not rest:
+        for name in CATALOGUES:
+            sources.package(name)
         pairs = [Pair(*row) for row in cached(f"catalogues-{CLEANING}.json", _catalogues)]
     elif kind == "files" and len(rest) == 2:
         pairs = _files(*map(Path, rest))
@@ -208,7 +211,7 @@ def _qm_messages(data: bytes) -> list[Pair]:
 
 def _files(source, target):
     try:
-        sides = [read_text(path).splitlines() for path in (source, target)]
+        sides = [read_text(sources.file(path)).splitlines() for path in (source, target)]
     except CorpusError as error:
         raise CorpusError(f"corpus = 'files:{source}:{target}': both must be UTF-8 text files ({error})") from error
     if len(sides[0]) != len(sides[1]):

@@ -1,5 +1,6 @@
-"""The committed evidence: whole, faithful to its profile, and enough for every claim that it is said to judge."""
+"""The committed evidence: whole, registered, faithful to its profile, and judged by the rule."""
 
+import math
 import re
 
 import nbformat
@@ -7,38 +8,58 @@ import pytest
 
 from paperwalk import evidence, runs
 
-FILES = [f for chapter in runs.chapters() for f in (runs.ROOT / "book" / chapter / "results").glob("*.json")]
+CHAPTERS = runs.chapters()
+RESULTS = {chapter: runs.ROOT / "book" / chapter / "results" for chapter in CHAPTERS}
+EVIDENCE = [file for folder in RESULTS.values() for file in folder.glob("*.parquet")]
+SUPERSEDED = [file for folder in RESULTS.values() for file in folder.glob("superseded/*/*.parquet")]
+named = lambda file: f"{file.relative_to(runs.ROOT / 'book').parts[0]}-{file.stem}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parents[1].name}-{file.stem}")
-def test_results_file(file):
-    result = evidence.read(file)
-    chapter, profile = result["chapter"], result["profile"]
-    assert file.parents[1].name == chapter and file.stem == f"{profile}-seed{result['seed']}"
-    assert result["parameters"] == runs.profile_values(chapter, profile) | {"seed": result["seed"]}
-    measured = {c["metric"] for c in evidence.claims(chapter) if profile in c.get("scales", [])}
-    assert measured - set(result["metrics"]) == set()
-    assert re.fullmatch(r"[0-9a-f]{64}", result["code_hash"])
-    assert result["wall_seconds"] > 0 and result["git_commit"] != "unknown"
+@pytest.mark.parametrize("file", EVIDENCE, ids=named)
+def test_evidence_is_faithful_to_its_profile_and_was_registered(file):
+    run = evidence.read(file)
+    assert file == evidence.result_file(run.chapter, run.parameters, as_evidence=True)
+    assert run.profile in evidence.SCALES and run.seed >= evidence.FIRST_SEED and run.meta["evidence"]
+    assert run.meta["git_dirty"] is False and re.fullmatch(r"[0-9a-f]{40}", run.meta["git_commit"])
+    assert re.fullmatch(r"[0-9a-f]{64}", run.meta["code"]) and run.meta["wall_seconds"] > 0
+    assert run.meta["claims"]["judged"]
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_laptop_evidence_has_three_seeds(chapter):
-    """But for a new chapter, whose claims are all not attempted."""
-    wanted = [0, 1, 2] if any("metric" in entry for entry in evidence.claims(chapter)) else []
-    assert [r["seed"] for r in evidence.load(chapter, "laptop")][:3] == wanted
+@pytest.mark.parametrize("file", SUPERSEDED, ids=named)
+def test_superseded_evidence_is_whole_and_its_reason_is_told(file):
+    assert evidence.read(file).superseded
+    readme = (file.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert file.parent.name in readme and len(readme.split()) > 80
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
-def test_every_claim_has_a_row_and_staleness_is_shown(chapter):
-    board = evidence.scoreboard()
-    board = board[board["chapter"] == chapter]
-    assert {c["claim"] for c in evidence.claims(chapter)} == set(board["claim"])
-    code = runs.measured_hash(runs.notebook_path(chapter))
-    for profile in evidence.SCALES:
-        stale = any(r["code_hash"] != code for r in evidence.load(chapter, profile))
-        judged = board[(board["profile"] == profile) & (board["n"] > 0)]
-        assert judged["verdict"].str.endswith("(stale)").eq(stale).all()
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_nothing_else_lies_among_the_results(chapter):
+    allowed = {*EVIDENCE, *SUPERSEDED, RESULTS[chapter] / "superseded" / "README.md"}
+    assert {file for file in RESULTS[chapter].rglob("*") if file.is_file()} <= allowed
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_row_is_judged_by_the_rule_and_no_interval_leaves_its_bounds(chapter):
+    known = evidence.measures(chapter)
+    for row in evidence.judged(chapter):
+        if not row["seeds"]:
+            assert row["verdict"] == "not measured" and math.isnan(row["ours"])
+            continue
+        outcome = evidence.Estimate(row["ours"], row["low"], row["high"], row["seeds"], row["items"])
+        assert row["verdict"] == evidence.verdict(row["criterion"], outcome, row.get("exact", False))
+        low, high = known[row["measure"]].bounds
+        low, high = (low - high, high - low) if row["minus"] else (low, high)
+        if not math.isnan(row["low"]):
+            assert low <= row["low"] <= row["ours"] <= row["high"] <= high and row["low"] < row["high"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_claims_can_be_read_by_themselves(chapter):
+    claims = evidence.claims(chapter)
+    assert sum(entry.get("headline", False) for entry in claims) <= 6
+    for entry in claims:
+        assert len(entry["claim"].split()) >= 8 and not entry["claim"].endswith("?"), entry["id"]
+        assert entry["source"] != "paper" or entry.get("where"), entry["id"]
 
 
 @pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
@@ -51,9 +72,9 @@ def test_notebooks_are_fresh_and_whole(notebook):
             assert not any(o.output_type == "error" for o in cell.outputs)
 
 
-@pytest.mark.parametrize("chapter", runs.chapters())
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_profile_passes_the_check(chapter):
-    assert runs.profiles(chapter) == ["ci", "laptop", "gpu", "paper"]
+    assert runs.profiles(chapter) == ["ci", "laptop", "evening", "gpu", "paper"]
     assert set(runs.defaults(chapter)) == set(runs.schema(chapter))
     assert runs.profile_values(chapter, "laptop") == runs.defaults(chapter)
     for profile in runs.profiles(chapter):

@@ -6,16 +6,15 @@ import papermill
 import pytest
 import yaml
 
-from paperwalk import evidence, runs
+from paperwalk import runs
 
 pytestmark = pytest.mark.full
 
 CHAPTERS = ["another", *runs.chapters()]
 PAGES = [page for page in runs.notebooks() if page.stem not in CHAPTERS]
-CLAIM = {"id": "first", "kind": "claim", "claim": "the sky falls", "where": "table 1", "section": "sky"}
-CLAIM |= {"paper": "yes", "not_attempted": "it would hurt"}
-ROWS = len(CHAPTERS) * len(evidence.SCALES)
-SHOWN = {"intro": f"{ROWS} claims and questions", "scoreboard": f"{ROWS} rows", "status": "0 results files"}
+CLAIM = {"id": "first", "claim": "the sky falls", "source": "paper", "where": "table 1", "section": "sky"}
+CLAIM |= {"paper": "yes", "not_measured": "it would hurt"}
+SHOWN = {"intro": f"{len(CHAPTERS)} claims", "scoreboard": f"{len(CHAPTERS)} claims", "status": "0 results files"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def book(tmp_path_factory):
         (root / "book" / chapter).mkdir(parents=True)
         (root / "book" / f"{chapter}.ipynb").touch()
         (root / "book" / chapter / "parameters.yml").touch()
-        (root / "book" / chapter / "claims.yml").write_text(yaml.safe_dump([CLAIM]))
+        (root / "book" / chapter / "claims.yml").write_text(yaml.safe_dump({"claims": [CLAIM]}))
     for folder in ("benchmarks/results", "book/reliability"):
         shutil.copytree(runs.ROOT / folder, root / folder)
     return root

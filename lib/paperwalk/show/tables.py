@@ -114,16 +114,16 @@ def _said_by(row):
 
 
 def counts(root: Path | None = None) -> Table:
-    """How many claims have which verdict, by chapter: claims of the paper, then all others."""
+    """How many claims have which verdict, by chapter: claims of the paper + all others."""
     rows, n = [], 0
     for chapter in runs.chapters(root):
         judged = evidence.judged(chapter, root)
         n += len(judged)
-        for who in ("of the paper", "of others"):
-            told = [row["verdict"] for row in judged if (row["source"] == "paper") == (who == "of the paper")]
-            rows.append([_td(chapter), _td(who), *(_number(told.count(word)) for word in evidence.VERDICTS)])
-    head = ["chapter", "claims", *(f"{SIGNS[word]} {word}" for word in evidence.VERDICTS)]
-    return Table("Claims of the papers apart from all others.", head, rows, f"{n} claims")
+        of_paper, others = ([r["verdict"] for r in judged if (r["source"] == "paper") == own] for own in (True, False))
+        told = (f"{of_paper.count(word)} + {others.count(word)}" for word in evidence.VERDICTS)
+        rows.append([_td(chapter), *map(_number, told)])
+    head = ["chapter", *(f"{SIGNS[word]} {word}" for word in evidence.VERDICTS)]
+    return Table("Claims of the paper + all others, by verdict.", head, rows, f"{n} claims")
 
 
 def verdicts(chapter: str, root: Path | None = None) -> str:
@@ -145,7 +145,8 @@ def status(root: Path | None = None) -> Table:
         row["commit"] = row["commit"][:7]
         row |= {"minutes": f"{row['minutes']:.1f}", "peak GB": f"{row['peak GB']:.1f}"}
         rows.append([_number(value) for value in row.values()])
-    return Table("One row a results file.", list(board.columns), rows, f"{len(rows)} results files")
+    caption = "One row a results file." if rows else "No evidence has been measured by the present rules yet."
+    return Table(caption, list(board.columns), rows, f"{len(rows)} results files")
 
 
 def freshness(root: Path | None = None) -> Table:

@@ -131,6 +131,15 @@ def test_the_largest_scale_that_measured_a_claim_is_shown_and_only_that(root):
     assert (row["scale"], row["verdict"], row["ours"]) == ("gpu", "holds", 1.0)
 
 
+def test_a_larger_scale_with_too_few_seeds_does_not_hide_what_a_smaller_one_decides(root):
+    for seed in range(100, 103):
+        measured(root, seed, rates(20))
+    measured(root, 100, rates(2), profile="gpu")
+    (row,) = evidence.judged("demo", root)
+    assert (row["scale"], row["verdict"]) == ("evening", "holds")
+    assert [run.profile for run in evidence.shown("demo", root)] == ["evening"] * 3
+
+
 def test_arms_of_a_run_that_is_not_yet_whole_count(root):
     register(root, CLAIM, CLAIM | {"id": "other", "arm": "b"})
     for seed in range(100, 103):

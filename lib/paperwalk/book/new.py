@@ -1,4 +1,4 @@
-"""A new chapter, made from the template: it builds, passes the tests, and stands on the scoreboard as not attempted."""
+"""A new chapter, made from the template: it builds, passes the tests, and stands on the scoreboard as not measured."""
 
 import re
 from pathlib import Path

@@ -53,7 +53,7 @@ def noted() -> dict[str, str]:
 
 
 def read(noted_in: Path) -> dict[str, str]:
-    """The entries of a file of notes; a line that a kill cut off is left out."""
+    """The entries of a file of notes; empty lines and one that a kill cut off are left out."""
     entries: dict[str, str] = {}
     lines = noted_in.read_text(encoding="utf-8").splitlines() if noted_in.exists() else []
     for line in lines:
@@ -89,10 +89,8 @@ def changed(entries: Mapping[str, str], root: Path | None = None) -> list[str]:
 def _note(kind, name, content=None):
     if target := os.environ.get(VARIABLE):
         line = json.dumps([f"{kind} {name}", _content(kind, name) if content is None else content])
-        with open(target, "a+b", buffering=0) as notes:
-            if notes.tell() and (notes.seek(-1, os.SEEK_END), notes.read(1))[1] != b"\n":  # a line that a kill cut off
-                line = f"\n{line}"
-            notes.write(f"{line}\n".encode())
+        with open(target, "ab", buffering=0) as notes:
+            notes.write(f"\n{line}\n".encode())  # a new line first, should a kill have cut off the one before
 
 
 def _content(kind, name, root=None):

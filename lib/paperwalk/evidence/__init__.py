@@ -1,10 +1,7 @@
 """What runs measured, and what it says about the claims: results files, intervals, verdicts, the scoreboard."""
 
 from paperwalk.evidence.claims import (
-    COLUMNS,
-    FEWEST_SEEDS,
     SCALES,
-    SOURCES,
     VERDICTS,
     Measure,
     claims,
@@ -27,7 +24,6 @@ from paperwalk.evidence.records import (
     Records,
     Run,
     by_arm,
-    is_evidence,
     is_fresh,
     load,
     read,
@@ -38,11 +34,8 @@ from paperwalk.evidence.records import (
 from paperwalk.evidence.registration import check_committed, check_registered, supersede
 
 __all__ = [
-    "COLUMNS",
-    "FEWEST_SEEDS",
     "FIRST_SEED",
     "SCALES",
-    "SOURCES",
     "VERDICTS",
     "Estimate",
     "EvidenceError",
@@ -57,7 +50,6 @@ __all__ = [
     "commit",
     "contrast",
     "estimate",
-    "is_evidence",
     "is_fresh",
     "judged",
     "limits",

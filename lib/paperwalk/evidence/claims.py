@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import yaml
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Source = Literal["paper", "critic", "digest", "ours", "released code"]
-SOURCES: tuple[str, ...] = get_args(Source)
 SCALES = ("evening", "gpu", "paper")  # of evidence, the smallest first
 VERDICTS = ("holds", "fails", "open", "not measured")
 FEWEST_SEEDS = 3
@@ -204,6 +203,8 @@ def contrast(
 def judged(chapter: str, root: Path | None = None) -> list[dict[str, Any]]:
     """The scoreboard's rows of one chapter as dicts; with where, section, and besides these.
 
+    A claim's evidence is that at the largest scale with three seeds, or where none has three, at the largest with any.
+
     unit; before: the mean that superseded evidence has, NaN without; settled_by: what would settle an open row, in
     words; changed: whether it was not judged so when the runs that it rests on began; p: of its distance from the
     criterion.
@@ -216,20 +217,18 @@ def judged(chapter: str, root: Path | None = None) -> list[dict[str, Any]]:
 
 def _row(chapter, entry, at, before, fresh, known):
     row = dict.fromkeys(COLUMNS) | {"where": "", "section": None, "headline": False, "paper": ""} | entry
-    nothing = Estimate(math.nan, math.nan, math.nan, 0, 0)
-    results, scale, outcome = [], "", nothing
+    results: list[Run] = []
+    scale, outcome = "", Estimate(math.nan, math.nan, math.nan, 0, 0)
+    exact, criterion = entry.get("exact", False), entry.get("criterion", "")
     if measured := "measure" in entry:
         asked = {key: entry.get(key) for key in ("measure", "arm", "minus", "among")}
         asked["bounds"] = known[entry["measure"]].bounds
-        for scale in reversed(SCALES):
-            results = [run for run in at[scale] if _has(run, entry)]
-            if (outcome := contrast(results, **asked)).seeds:
-                break
-    if not outcome.seeds:
-        scale, results = "", []
-    exact, criterion = entry.get("exact", False), entry.get("criterion", "")
-    if exact and results:
-        outcome = _exact(chapter, entry, outcome, results)
+        found = [(scale, *_compared(at[scale], asked)) for scale in reversed(SCALES)]
+        found = [(scale, results, outcome) for scale, results, outcome in found if outcome.seeds]
+        enough = [each for each in found if each[2].seeds >= FEWEST_SEEDS]
+        scale, results, outcome = next(iter(enough or found), (scale, results, outcome))
+        if exact:
+            outcome = _exact(chapter, entry, outcome, [contrast([run], **asked).mean for run in results])
     word = verdict(criterion, outcome, exact) if measured else "not measured"
     away = distance(criterion, outcome.mean) if measured else math.nan
     old = [run.means[key] for run in before if (key := f"claim.{entry['id']}") in run.means]
@@ -242,18 +241,16 @@ def _row(chapter, entry, at, before, fresh, known):
     return row | {"settled_by": _settled_by(outcome, away) if word == "open" else ""}
 
 
-def _has(run, entry):
-    arms = [entry["arm"], *([entry["minus"]] if entry.get("minus") else [])]
-    return all((entry["measure"], arm) in run.outcomes for arm in arms)
+def _compared(results, asked):
+    """(those of the runs that have what is asked, what they show)."""
+    having = [run for run in results if contrast([run], **asked).seeds]
+    return having, contrast(having, **asked)
 
 
-def _exact(chapter, entry, outcome, results):
+def _exact(chapter, entry, outcome, found):
     """The outcome without an interval. Raises EvidenceError where runs differ: then it is not computed exactly."""
-    found = {
-        contrast([run], entry["measure"], entry["arm"], entry.get("minus"), entry.get("among")).mean for run in results
-    }
-    if len(found) > 1:
-        raise EvidenceError(f"claims.yml of {chapter}: {entry['id']!r}: exact, but runs have {sorted(found)}")
+    if len(set(found)) > 1:
+        raise EvidenceError(f"claims.yml of {chapter}: {entry['id']!r}: exact, but runs have {sorted(set(found))}")
     return Estimate(outcome.mean, math.nan, math.nan, outcome.seeds, outcome.items)
 
 
@@ -291,11 +288,13 @@ def together(rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
 
 
 def shown(chapter: str, root: Path | None = None) -> list[Run]:
-    """The whole runs that the chapter's figures are drawn from: evidence at the largest scale, else superseded ones."""
-    for scale in reversed(SCALES):
-        if whole := [run for run in load(chapter, scale, root) if run.meta["complete"]]:
-            return whole
-    return superseded(chapter, root)
+    """The whole runs that the chapter's figures are drawn from: evidence at the largest scale, else superseded ones.
+
+    As for claims, the largest scale is that with three seeds; where none has three, that with any.
+    """
+    at = [[run for run in load(chapter, scale, root) if run.meta["complete"]] for scale in reversed(SCALES)]
+    enough = [whole for whole in at if len(whole) >= FEWEST_SEEDS]
+    return next(filter(None, enough or at), []) or superseded(chapter, root)
 
 
 def status(root: Path | None = None) -> "pd.DataFrame":

@@ -160,21 +160,20 @@ def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
 
     Raises ValueError unless 0 <= successes <= n and n > 0.
     """
-    if not (0 <= successes <= n and n > 0):
-        raise ValueError(f"successes = {successes}: must be from 0 to n = {n}, and n at least 1")
-    from scipy import stats
-
-    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
-    return float(interval.low), float(interval.high)
+    return _of_trials(successes, n, "exact")
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """95 % interval of a rate (Wilson 1927), as papers report it. Raises ValueError as `clopper_pearson`."""
+    return _of_trials(successes, n, "wilson")
+
+
+def _of_trials(successes, n, method):
     if not (0 <= successes <= n and n > 0):
         raise ValueError(f"successes = {successes}: must be from 0 to n = {n}, and n at least 1")
     from scipy import stats
 
-    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method=method)
     return float(interval.low), float(interval.high)
 
 

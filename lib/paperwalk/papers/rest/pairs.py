@@ -20,7 +20,6 @@ from paperwalk.data.corpora import read_text, rows_of_text
 from paperwalk.data.fetch import CorpusError, cached, fetch, hub_rows
 
 CATALOGUES = ("homeassistant", "eric-ide", "pretix", "gramps", "weblate", "mayan-edms")
-CLEANING = 1  # raise when the cleaning below changes: cached pairs are then made anew
 WORDS = 4, 40  # fewest and most words of a sentence
 
 
@@ -47,9 +46,7 @@ def load(source: str) -> list[Pair]:
     """
     kind, *rest = source.split(":")
     if kind == "catalogues" and not rest:
-        for name in CATALOGUES:
-            sources.package(name)
-        pairs = [Pair(*row) for row in cached(f"catalogues-{CLEANING}.json", _catalogues)]
+        pairs = [Pair(*row) for row in json.loads(catalogues().read_text(encoding="utf-8"))]
     elif kind == "files" and len(rest) == 2:
         pairs = _files(*map(Path, rest))
     elif kind == "hf" and len(rest) == 4:
@@ -65,6 +62,13 @@ def load(source: str) -> list[Pair]:
     if not first:
         raise CorpusError(f"corpus = {source!r}: holds no pair of sentences of {WORDS[0]} to {WORDS[1]} words")
     return list(first.values())
+
+
+def catalogues() -> Path:
+    """The cached file of the catalogues, [German, English] each, made if need be. Raises CorpusError as `load`."""
+    for name in CATALOGUES:
+        sources.package(name)
+    return cached("catalogues", _catalogues, CATALOGUES, __file__)
 
 
 def clean(text: str) -> str:

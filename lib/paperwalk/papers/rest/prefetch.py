@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from paperwalk.data.fetch import cache_dir
 from paperwalk.papers.rest import pairs
 
 
 def cached() -> list[Path]:
     """The files, made if need be. Raises CorpusError where their packages cannot be had."""
-    pairs.load("catalogues")
-    return [cache_dir() / f"catalogues-{pairs.CLEANING}.json"]
+    return [pairs.catalogues()]

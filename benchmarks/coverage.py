@@ -54,13 +54,38 @@ class Case:
         seed = self.by_seed * rng.normal(size=(seeds, 1))
         alone = self.by_seed * rng.normal(size=(seeds, 1)) * (len(self.levels) - 1)
         hit = lambda level: (rng.random((seeds, ITEMS)) < special.expit(level + seed + item)).astype(float)
-        x = hit(self.levels[0] + alone) - sum(hit(level) for level in self.levels[1:])
-        if shared:
-            return x
-        own = np.full((seeds, seeds * ITEMS), np.nan)
-        for s in range(seeds):
-            own[s, s * ITEMS : (s + 1) * ITEMS] = x[s]
-        return own
+        return _spread(hit(self.levels[0] + alone) - sum(hit(level) for level in self.levels[1:]), shared)
+
+
+@dataclass(frozen=True)
+class AllOrNothing:
+    """Seeds that mostly learn a task and sometimes do not: a rate of `learned`, or with odds of `fails` of `failed`."""
+
+    name: str
+    learned: float
+    failed: float
+    fails: float
+    bounds = (0, 1)
+
+    def truth(self) -> float:
+        """The mean over all seeds and items."""
+        return (1 - self.fails) * self.learned + self.fails * self.failed
+
+    def draw(self, seeds: int, shared: bool, rng: np.random.Generator) -> np.ndarray:
+        """As `Case.draw`."""
+        rates = np.where(rng.random(seeds) < self.fails, self.failed, self.learned)
+        return _spread((rng.random((seeds, ITEMS)) < rates[:, None]).astype(float), shared)
+
+
+def _spread(x, shared):
+    """Outcomes (seeds, items) as they are, or with columns for each seed's own items, NaN elsewhere."""
+    if shared:
+        return x
+    seeds, items = x.shape
+    own = np.full((seeds, seeds * items), np.nan)
+    for s in range(seeds):
+        own[s, s * items : (s + 1) * items] = x[s]
+    return own
 
 
 CASES = [
@@ -72,6 +97,8 @@ CASES = [
     Case("paired difference near .2", (1.0, 0.0), 0.3, 1.0),
     Case("paired difference of rare outcomes", (-3.0, -5.0), 0.2, 1.0),
 ]
+# What no interval of few seeds covers: all of them may have learned the task, and none tells of those that do not
+UNCOVERED = [AllOrNothing("one seed in seven fails to learn", 0.995, 0.3, 1 / 7)]
 
 
 def bootstrap_alone(outcomes: np.ndarray) -> tuple[float, float]:
@@ -81,7 +108,7 @@ def bootstrap_alone(outcomes: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def book(case: Case) -> Callable[[np.ndarray], tuple[float, float]]:
+def book(case: Case | AllOrNothing) -> Callable[[np.ndarray], tuple[float, float]]:
     """The interval that the book shows."""
 
     def ends(outcomes):
@@ -92,7 +119,12 @@ def book(case: Case) -> Callable[[np.ndarray], tuple[float, float]]:
 
 
 def covered(
-    case: Case, seeds: int, shared: bool, ends: Callable[[np.ndarray], tuple[float, float]], n: int, seed: int = 0
+    case: Case | AllOrNothing,
+    seeds: int,
+    shared: bool,
+    ends: Callable[[np.ndarray], tuple[float, float]],
+    n: int,
+    seed: int = 0,
 ) -> float:
     """Share of n simulated experiments whose interval holds the truth."""
     rng, truth = np.random.default_rng([seed, seeds, shared]), case.truth()
@@ -112,7 +144,7 @@ def _row(case, shared):
 
 
 def main() -> None:
-    jobs = [joblib.delayed(_row)(case, shared) for case in CASES for shared in (True, False)]
+    jobs = [joblib.delayed(_row)(case, shared) for case in CASES + UNCOVERED for shared in (True, False)]
     rows = joblib.Parallel(n_jobs=-1)(jobs)
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from paperwalk import runs
+from paperwalk.book import freshness
 
 HOOKS = yaml.safe_load((runs.ROOT / ".pre-commit-config.yaml").read_text("utf8"))["repos"]
 
@@ -34,7 +35,7 @@ def test_hooks_fetch_nothing():
 def test_hook_leaves_committed_notebooks_as_they_are(hook, tmp_path):
     """In particular outputs, the widgets' state and what says that a notebook is fresh."""
     copies = {}
-    for notebook in runs.notebooks():
+    for notebook in freshness.notebooks():
         copies[notebook] = tmp_path / notebook.name
         copies[notebook].write_bytes(notebook.read_bytes())
     (tmp_path / "ruff.toml").write_text((runs.ROOT / "book/ruff.toml").read_text("utf8").replace("..", str(runs.ROOT)))

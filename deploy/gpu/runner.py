@@ -77,12 +77,12 @@ def run_all(
     stage, out = (stage or Path(tempfile.gettempdir()) / "paperwalk-gpu").resolve(), out.resolve()
     kind = "dry" if dry else "out"
     work = stage / f"{kind}-{pack.code_hash(runs.ROOT)[:12]}"  # what an earlier call of the same code left stays
-    parts = stages(work, dry, only)
+    commit = pack.commit(loads, runs.ROOT)
+    parts = stages(work, dry, only, clean=not commit["git_dirty"])
     out.mkdir(parents=True, exist_ok=True)
     for folder in PARTS:
         (work / folder).mkdir(parents=True, exist_ok=True)
     places = pack.unpack(loads, stage) if any(loads.glob("load-*")) else {}
-    commit = pack.commit(loads, runs.ROOT)
     print(f"commit {commit['git_commit'] or 'unknown'}{', changed since' * commit['git_dirty']}", flush=True)
     environment = _environment(places, commit, stage, work, dry)
     boxes = [box for part in parts for box in part]
@@ -96,8 +96,11 @@ def run_all(
     return sum(box.state != "done" for box in boxes)
 
 
-def stages(work: Path, dry: bool, only: Collection[str] = ()) -> list[list[Box]]:
-    """The boxes in order; those of a list run side by side. Raises ParameterError for a name that is none."""
+def stages(work: Path, dry: bool, only: Collection[str] = (), clean: bool = True) -> list[list[Box]]:
+    """The boxes in order; those of a list run side by side. Raises ParameterError for a name that is none.
+
+    clean: whether all is committed, without which nothing is evidence.
+    """
     python = sys.executable
     junit = ["-p", "no:cacheprovider", f"--junitxml={work / 'tests.xml'}"]
     boxes = [[Box("probe", [python, "-m", "deploy.gpu.probe", str(work / "probe.json")], SECONDS["probe"])]]
@@ -110,7 +113,7 @@ def stages(work: Path, dry: bool, only: Collection[str] = ()) -> list[list[Box]]
         boxes += [[_chapter("chapter", name, "ci", 0, {})] for name in chapters()]
     else:
         for seeds in (SEEDS[:1], SEEDS[1:]):
-            boxes += [[_chapter("chapter", name, "gpu", seed, {}) for seed in seeds] for name in chapters()]
+            boxes += [[_chapter("chapter", name, "gpu", seed, {}, clean) for seed in seeds] for name in chapters()]
     names = {box.name for part in boxes for box in part}
     names |= {name.split(":")[0] for name in names} | set(chapters()) | {"chapter"}
     if unknown := set(only) - names:
@@ -136,10 +139,9 @@ def _names(box):
     return {box.name, kind} | ({rest.split(":")[0]} if kind == "chapter" else set())
 
 
-def _chapter(kind, chapter, profile, seed, overrides):
+def _chapter(kind, chapter, profile, seed, overrides, as_evidence=False):
     command = [sys.executable, "-m", "deploy.gpu.plain", chapter, profile, str(seed), json.dumps(overrides)]
     values = runs.profile_values(chapter, profile) | {"seed": seed} | overrides
-    as_evidence = kind == "chapter" and seed in SEEDS
     result = evidence.result_file(chapter, values, as_evidence=as_evidence)
     pretrained = values.get("extreme_model") == "smollm2"
     return Box(f"{kind}:{chapter}:{seed}", command, SECONDS[kind], result, pretrained, as_evidence)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from paperwalk import evidence, runs, values
-from paperwalk.book import new, publish
+from paperwalk.book import freshness, new, publish
 from paperwalk.launch import cluster, many
 from paperwalk.show import tables
 
@@ -103,9 +103,9 @@ def run_chapter(
     for run in planned:
         if run.is_shown and run not in failures:
             shown = runs.notebook_path(run.chapter)
-            if run in pending or runs.stale(shown) == "measured":
-                runs.promote(run.chapter, run.notebook())
-            others = [file for file in runs.notebooks() if file.stem not in runs.chapters()]
+            if run in pending or freshness.stale(shown) == "measured":
+                freshness.promote(run.chapter, run.notebook())
+            others = [file for file in freshness.notebooks() if file.stem not in runs.chapters()]
             refresh_reports([shown, *others])
     if len(failures) == 1:
         raise runs.RunError(*failures.values())
@@ -168,7 +168,7 @@ def fetch(given: Namespace) -> None:
 
 def refresh_book(given: Namespace) -> None:
     """Runs the chapters whose measuring code changed, then refreshes what reports are out of date."""
-    stale = {file: runs.stale(file) for file in runs.notebooks()}
+    stale = {file: freshness.stale(file) for file in freshness.notebooks()}
     if not any(stale.values()):
         print("every notebook is up to date")
     for file, what in stale.items():
@@ -181,9 +181,9 @@ def refresh_book(given: Namespace) -> None:
 def refresh_reports(files: Iterable[Path]) -> None:
     """Runs the report cells of the files that need it."""
     for file in files:
-        if runs.stale(file) == "reported":
+        if freshness.stale(file) == "reported":
             print(f"{file.stem}: refreshing its tables and figures", flush=True)
-            runs.refresh(file)
+            freshness.refresh(file)
 
 
 COMMANDS = {  # name: the function that does it, and what it says of itself

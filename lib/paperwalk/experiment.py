@@ -58,7 +58,8 @@ class Experiment:
 
         calls = list(calls)
         guard = Guarded if "PAPERWALK_GUARDED" in os.environ else lambda function: function
-        jobs = [delayed(guard(function))(*arguments) for function, *arguments in calls]
+        notes = os.environ.get(sources.VARIABLE)
+        jobs = [delayed(_noting)(notes, guard(function), *arguments) for function, *arguments in calls]
         order = "generator" if ordered else "generator_unordered"
         return runs.progress(Parallel(self.p.workers, return_as=order)(jobs), len(jobs), label)
 
@@ -99,6 +100,13 @@ class Experiment:
         shutil.rmtree(self.folder)
         os.environ.pop(sources.VARIABLE, None)  # a cell that is run once more has nowhere to note what it reads
         print(f"written: {file.name}")
+
+
+def _noting(notes, function, *arguments):
+    """The function's result; what it reads is noted for this run, though its process may have begun in another."""
+    if notes is not None:
+        os.environ[sources.VARIABLE] = notes
+    return function(*arguments)
 
 
 def _named(name, function, arm):

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from paperwalk import evidence, runs
+from paperwalk.book import freshness
 
 CHAPTERS = runs.chapters()
 RESULTS = {chapter: runs.ROOT / "book" / chapter / "results" for chapter in CHAPTERS}
@@ -62,10 +63,10 @@ def test_claims_can_be_read_by_themselves(chapter):
         assert entry["source"] != "paper" or entry.get("where"), entry["id"]
 
 
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", freshness.notebooks(), ids=lambda path: path.stem)
 def test_notebooks_are_fresh_and_whole(notebook):
     """Outputs belong to the code and the evidence beside them; no cell failed."""
-    assert runs.stale(notebook) is None
+    assert freshness.stale(notebook) is None
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code":
             assert cell.execution_count or "setup" in cell.metadata.get("tags", [])

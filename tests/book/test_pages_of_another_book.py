@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from paperwalk import runs
+from paperwalk.book import freshness
 
 pytestmark = pytest.mark.full
 
 CHAPTERS = ["another", *runs.chapters()]
-PAGES = [page for page in runs.notebooks() if page.stem not in CHAPTERS]
+PAGES = [page for page in freshness.notebooks() if page.stem not in CHAPTERS]
 CLAIM = {"id": "first", "claim": "the sky falls", "source": "paper", "where": "table 1", "section": "sky"}
 CLAIM |= {"paper": "yes", "not_measured": "it would hurt"}
 SHOWN = {"intro": f"{len(CHAPTERS)} claims", "scoreboard": f"{len(CHAPTERS)} claims", "status": "0 results files"}
@@ -31,7 +32,7 @@ def book(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", freshness.notebooks(), ids=lambda path: path.stem)
 def test_every_notebook_has_one_cell_of_parameters(notebook):
     tags = [cell["metadata"].get("tags", []) for cell in runs.files.code_cells(notebook)]
     assert sum("parameters" in each for each in tags) == 1

@@ -17,13 +17,10 @@ ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 PHONE, LAPTOP, PAPER = (dict(width=width, height=height) for width, height in ((390, 844), (1280, 844), (794, 1123)))
 
-# What a loaded page says of itself. `prose`: text in which roles and directives must not stand. `seconds`: from the
-# request until the page is painted and its document is complete with all deferred scripts.
+# What a loaded page says of itself. `prose`: text in which roles and directives must not stand.
 COLLECT = """() => {
   const prose = document.querySelector("article").cloneNode(true);
   prose.querySelectorAll("pre, code, script, style, mjx-container, .cell_input").forEach(node => node.remove());
-  const [load] = performance.getEntriesByType("navigation");
-  const painted = performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? Infinity;
   return {
     title: document.title,
     prose: prose.textContent,
@@ -34,7 +31,7 @@ COLLECT = """() => {
     formulas: document.querySelectorAll("mjx-container").length,
     formula_sources: document.querySelectorAll(".math").length,
     formula_errors: document.querySelectorAll("mjx-merror").length,
-    seconds: Math.max(load.domContentLoadedEventEnd, painted) / 1000,
+    painted: performance.getEntriesByName("first-contentful-paint").length > 0,
   };
 }"""
 # Takes focus and scrolling back. Is the page as on paper, or dark?
@@ -94,7 +91,8 @@ AXE = """async (options) => {
 class Visit:
     """A page that was loaded, and all that it asked for and complained of since; it reaches nothing but the site.
 
-    A context manager, which closes the page. `found`: what the page held and weighed when its formulas were set.
+    A context manager, which closes the page. `found`: what the page held and weighed when its formulas were set;
+    `seconds` that the processor took until its document was complete with all deferred scripts.
     """
 
     def __init__(self, browser, site: str, name: str, scripts: bool = True):
@@ -105,12 +103,16 @@ class Visit:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.on("requestfailed", lambda request: self.failed.append(request.url))
+        self.page.on("requestfailed", lambda request: self.failed.append(f"{request.url}: {request.failure}"))
         self.page.on("requestfinished", lambda request: self.finished.append(request))
         self.page.on("response", lambda response: self.failed.append(response.url) if response.status >= 400 else None)
-        self.page.goto(f"{site}/{name}.html", wait_until="networkidle" if scripts else "load")
+        process = self.page.context.new_cdp_session(self.page)
+        process.send("Performance.enable")
+        self.page.goto(f"{site}/{name}.html", wait_until="domcontentloaded")
+        metrics = {each["name"]: each["value"] for each in process.send("Performance.getMetrics")["metrics"]}
+        self.page.wait_for_load_state("networkidle" if scripts else "load")
         self.page.evaluate("() => window.MathJax?.startup?.promise")
-        self.found = self.page.evaluate(COLLECT) | {"bytes": self._weight()}
+        self.found = self.page.evaluate(COLLECT) | {"bytes": self._weight(), "seconds": metrics["ProcessTime"]}
 
     def __enter__(self) -> "Visit":
         return self
@@ -172,6 +174,8 @@ def serve(folder: Path) -> Iterator[str]:
     """The address of a local server of the folder."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections are kept
+
         def log_message(self, *args):
             pass
 

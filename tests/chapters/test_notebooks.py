@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from paperwalk import evidence, runs
+from paperwalk.book import freshness
 
 pytestmark = pytest.mark.notebooks
 TIMEOUT = 300  # seconds a cell
@@ -75,7 +76,7 @@ def measured(chapter, folder, **changed):
     return evidence.read(file)
 
 
-@pytest.mark.parametrize("notebook", runs.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", freshness.notebooks(), ids=lambda path: path.stem)
 def test_notebook_runs_in_nbval_and_leaves_the_book_alone(notebook, tmp_path):
     before = committed_state()
     if notebook.stem in runs.chapters():

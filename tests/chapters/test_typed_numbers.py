@@ -13,8 +13,8 @@ from paperwalk import runs
 from paperwalk.runs.files import read_notebook
 
 NUMBER = re.compile(
-    r"(?<![\w.\-/#:{])(?:\d[\d,]*)?\.\d+(?!\w|\.\d)|\b\d[\d,]*(?:\.\d+)? ?%|"
-    r"\b\d+ of (?:the )?\d+\b|\b\d+(?:\.\d+)? times\b"
+    r"(?<![\w./#:{])(?<!\w-)(?:\d[\d,]*)?\.\d+(?!\w|\.\d)|\b\d[\d,]*(?:\.\d+)? ?(?:%|per ?cent\b)|"
+    r"\b\d+ (?:out )?of (?:the )?\d+\b|\b\d+(?:\.\d+)?(?: times\b|x(?!\w))|(?<![\w.])\d+(?:\.\d+)?e[+-]?\d+\b"
 )
 GPU = "the share of a GPU's peak that costs assume, said to be an assumption"
 RATE = "the rate of false positives at which attacks are compared"
@@ -26,6 +26,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "50 times": PAPER,
         "94.1": PAPER,
         "84 of 100": PAPER,
+        "4e-4": PAPER,
         ".8": "arXiv 2405.15523's",
         ".95": "arXiv 2505.13171's; AdamW's second beta",
         ".4": "arXiv 2505.13171's",
@@ -55,6 +56,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "searchformer": {
         "26.8": PAPER,
+        "2.5e-4": PAPER,
         "50 %": "the paper's share of walls",
         ".5": "the temperature asked for; half of the mazes",
         "40 %": GPU,
@@ -107,6 +109,11 @@ def test_no_measured_number_is_typed(chapter):
     ("text", "numbers"),
     [
         ("we found .87 of them", [".87"]),
+        (
+            "it fell by -0.31 nats, 12 percent, 3.5 per cent, 3 out of 4",
+            ["0.31", "12 percent", "3.5", "3 out of 4"],
+        ),
+        ("2.5x as fast, 4x4 mazes, at a rate of 7e-3, in arXiv-0.5 and v1.2", ["2.5x", "7e-3"]),
         ("it rose to 0.87, by 12 %, in 3 of 4 runs, 2 times", ["0.87", "12 %", "3 of 4", "2 times"]),
         ("a {glue:text}`rouge.hash-4:.2f` of $k = 0.5$ and `h = 0.1`, [12 %](page.html#0.5), seed 100", ["12 %"]),
     ],

@@ -1,5 +1,7 @@
 """A throw-away book of one chapter, and results files of it written by hand."""
 
+import json
+
 import nbformat
 import pytest
 import yaml
@@ -48,6 +50,7 @@ def measured(root, seed, outcomes, profile="evening", complete=True, monkeypatch
     parameters = {"profile": profile, "seed": seed, "steps": 4} | changed
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(records.REGISTERED, "1")
+        patch.setenv("PAPERWALK_COMMIT", json.dumps({"git_commit": "0" * 40, "git_dirty": False}))
         run = evidence.Records("demo", parameters, root)
         for (measure, arm), of_items in outcomes.items():
             run.record(measure, arm, list(of_items), of_items.values())

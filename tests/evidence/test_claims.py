@@ -64,10 +64,12 @@ def test_differences_that_happen_to_be_0_or_1_are_no_rate(root):
     assert found.low <= 0 < found.mean  # one better item of five, and none worse, decides nothing
 
 
-def test_arms_without_a_common_item_cannot_be_compared(root):
+def test_a_seed_whose_arms_have_no_item_in_common_counts_as_one_that_lacks_an_arm(root):
+    register(root, CLAIM | {"measure": "loss", "minus": "b", "criterion": "<= 0"})
     measured(root, 100, {("loss", "a"): {"x": 1.0}, ("loss", "b"): {"y": 1.0}})
-    with pytest.raises(EvidenceError, match="'a' and 'b' have no item in common"):
-        evidence.contrast(evidence.load("demo", "evening", root), "loss", "a", "b")
+    measured(root, 101, {("loss", "a"): {"x": 1.0}, ("loss", "b"): {"x": 3.0}})
+    (row,) = evidence.judged("demo", root)
+    assert (row["ours"], row["seeds"], row["of_seeds"]) == (-2, 1, 2)
 
 
 def test_among_takes_the_items_of_a_stratum(root):
@@ -157,6 +159,20 @@ def test_a_criterion_that_changed_after_the_run_is_said(root):
     assert [row["changed"] for row in evidence.judged("demo", root)] == [True, True]
     register(root, CLAIM | {"claim": "The same in better words"})
     assert not evidence.judged("demo", root)[0]["changed"]
+    register(root, CLAIM, right={"what": "the same", "bounds": [0, 2]})  # from which the interval follows
+    assert evidence.judged("demo", root)[0]["changed"]
+
+
+def test_a_claim_that_was_taken_out_after_the_run_is_said(root):
+    for seed in range(100, 103):
+        measured(root, seed, rates(18))
+    out = {key: value for key, value in CLAIM.items() if key not in ("measure", "arm", "criterion")}
+    register(root, out | {"not_measured": "we would rather not"}, out | {"id": "far", "not_measured": "no data"})
+    assert [row["changed"] for row in evidence.judged("demo", root)] == [True, False]
+    register(root)
+    (row,) = evidence.judged("demo", root)
+    assert row["id"] == "solved" and row["verdict"] == "not measured" and row["changed"]
+    assert "registered before the runs, then removed" in row["claim"]
 
 
 def test_stale_evidence_is_told_from_fresh(root):
@@ -203,6 +219,7 @@ def test_headline_rows_stand_together(root):
     ("changed", "message"),
     [
         ({"criterion": "about 1"}, "'solved': criterion 'about 1': must be like"),
+        ({"criterion": "0.03 .. -0.03"}, "'solved': criterion '0.03 .. -0.03': must be like"),
         ({"measure": "speed"}, "'solved': measure = 'speed': must be one of right, loss"),
         ({"source": "rumour"}, "'solved': source = 'rumour': must be"),
         ({"metric": "m"}, "'solved': missing or unknown: metric"),

@@ -1,7 +1,7 @@
 """The intervals hold the truth in 93 to 97 of 100 simulated experiments of six and of twelve seeds.
 
-With three seeds they hold it somewhat less often where seeds vary much; the scoreboard's page shows by how much, from
-benchmarks/results/coverage.csv.
+With three seeds they hold it somewhat less often where seeds vary much, and with any few where a whole seed fails now
+and then; the scoreboard's page shows by how much, from benchmarks/results/coverage.csv.
 """
 
 import csv
@@ -24,7 +24,7 @@ def test_coverage(case, seeds, shared):
 
 
 @SHARED
-@CASES
+@pytest.mark.parametrize("case", coverage.CASES + coverage.UNCOVERED, ids=lambda case: case.name)
 def test_the_page_says_what_three_seeds_reach(case, shared):
     """A few simulations with other random numbers agree with the committed table within their own error."""
     rows = {(row["case"], row["items"]): row for row in csv.DictReader(coverage.RESULTS.open())}
@@ -34,7 +34,10 @@ def test_the_page_says_what_three_seeds_reach(case, shared):
     assert (
         abs(share - told) <= 4 * (told * (1 - told) / n) ** 0.5 + 4 * (told * (1 - told) / coverage.SIMULATIONS) ** 0.5
     )
-    assert all(0.93 <= float(row[f"{seeds} seeds"]) <= 0.97 for seeds in (6, 12))
+    if case in coverage.CASES:
+        assert all(0.93 <= float(row[f"{seeds} seeds"]) <= 0.97 for seeds in (6, 12))
+    else:
+        assert float(row["3 seeds"]) < float(row["6 seeds"]) < 0.93  # what the page warns of
 
 
 def test_a_two_way_bootstrap_alone_would_not_do():

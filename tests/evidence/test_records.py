@@ -9,7 +9,7 @@ import pytest
 
 from paperwalk import evidence, runs
 from paperwalk.data import sources
-from paperwalk.evidence import EvidenceError, Records
+from paperwalk.evidence import EvidenceError, Records, records
 
 from .conftest import CLAIM, measured, rates, register
 
@@ -41,11 +41,18 @@ def test_outcomes_come_back_as_they_were_recorded(root):
         (("right", "a", ["x", "x"], [1, 0]), "item 'x': stands twice"),
         (("right", "a", ["x", "y"], [1]), "1 values for 2 items; must be as many"),
         (("a.b", "a", ["x"], [1]), "a measure's name must not be empty or hold a point"),
+        (("right", "a", ["x", "y"], [0, 1.01]), r"item 'y': 1\.01 must be from 0\.0 to 1\.0 \(claims\.yml\)"),
     ],
 )
 def test_what_cannot_be_an_outcome_is_refused_by_name(root, arguments, message):
     with pytest.raises(EvidenceError, match=message):
         Records("demo", PARAMETERS, root).record(*arguments)
+
+
+def test_a_share_in_single_precision_may_round_out_of_its_bounds(root):
+    run = Records("demo", PARAMETERS, root)
+    run.record("right", "a", ["x", "y"], [np.nextafter(np.float32(1), np.float32(2)), -1e-9])
+    assert evidence.read(run.save()).outcomes == {("right", "a"): {"x": 1.0, "y": 0.0}}
 
 
 def test_a_crash_while_writing_leaves_the_old_file_whole(root, monkeypatch):
@@ -67,6 +74,30 @@ def test_a_damaged_file_is_named(root, cut):
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(EvidenceError, match=r"evening-seed100\.parquet"):
         evidence.load("demo", "evening", root)
+
+
+@pytest.mark.parametrize("wrong", ["named for another seed", "of a trial", "of a tree that was not committed"])
+def test_what_is_no_evidence_does_not_count(root, monkeypatch, wrong):
+    file = measured(root, 100, rates(3))
+    if wrong == "named for another seed":
+        file.rename(file.with_name("evening-seed101.parquet"))
+    elif wrong == "of a trial":
+        file.unlink()
+        Records("demo", PARAMETERS | {"profile": "evening", "seed": 100}, root).save(complete=True).rename(file)
+    else:
+        monkeypatch.setattr(records, "commit", lambda folder: {"git_commit": "0" * 40, "git_dirty": True})
+        measured(root, 100, rates(3))
+    with pytest.raises(EvidenceError, match=r"evening-seed10\d\.parquet: is of .*; remove it, or take"):
+        evidence.judged("demo", root)
+
+
+def test_the_last_superseded_evidence_of_a_day_is_shown(root):
+    for name, successes in (("2026-01-31-10", 10), ("2026-01-31-9", 9), ("2026-01-31", 1), ("2025-12-31-11", 11)):
+        file = measured(root, 100, rates(successes))
+        place = file.parent / "superseded" / name / file.name
+        place.parent.mkdir(parents=True)
+        file.rename(place)
+    assert evidence.superseded("demo", root)[0].means == {"right.a": 0.5}
 
 
 def test_a_file_of_another_schema_is_refused(root, monkeypatch):

@@ -5,13 +5,15 @@ import signal
 import socketserver
 import threading
 import time
+from contextlib import nullcontext
 
 import psutil
 import pytest
 
 import small_book
-from paperwalk import evidence
-from paperwalk.launch import many
+from paperwalk import evidence, runs
+from paperwalk.launch import cluster, many
+from paperwalk.runs.execution import environment
 from small_book import fill, full_only, lines, measured, mounted, paperwalk, start, value, wait_for
 
 pytestmark = pytest.mark.full
@@ -237,6 +239,26 @@ def test_something_else_at_the_address_is_told_from_a_cluster(book, ray_environm
         done = paperwalk(book, "run", "demo", "--cluster", address)
         refused(done, f"cluster = '{address}': cannot be reached: what answers is not Ray")
         server.shutdown()
+
+
+def test_arms_that_evidence_came_to_before_it_failed_come_home(book, monkeypatch):
+    small_book.commit(book)
+    (run,) = many.plan("demo", "paper", [100], {}, {}, root=book, as_evidence=True)
+
+    def failing(run, root):
+        with environment(PAPERWALK_EVIDENCE="1"):
+            evidence.Records("demo", run.parameters, root).save(finished="arms/a")
+        raise runs.RunError("arms: 1 failed: b")
+
+    monkeypatch.chdir(book)
+    monkeypatch.setattr(cluster, "_telling", lambda *arguments: nullcontext())
+    monkeypatch.setattr(many, "execute", failing)
+    result, _, failure = cluster._run_here(run, None, str(book))
+    assert (result, failure) == (run.result(book).read_bytes(), "arms: 1 failed: b")
+    run.result(book).unlink()
+    monkeypatch.setattr(many, "execute", lambda run, root: True)
+    result, _, failure = cluster._run_here(run, None, str(book))
+    assert result is None and "not a readable results file" in failure
 
 
 def test_without_ray_one_line_says_what_to_install(book, tmp_path):

@@ -1,11 +1,13 @@
 """What is to run, what is done, and how it is told: without Ray."""
 
 import itertools
+import subprocess
 
 import pytest
 
 import small_book
-from paperwalk import runs, values
+from paperwalk import values
+from paperwalk.book import freshness
 from paperwalk.evidence import records
 from paperwalk.launch import cluster, many
 from small_book import measured, paperwalk, value
@@ -128,10 +130,28 @@ def test_what_is_done_is_skipped_until_code_parameters_or_files_change(book):
     assert many.is_done(run, book)
 
 
+@pytest.mark.parametrize("changed", ["claims.yml", "../demo.ipynb"])
+def test_evidence_ends_where_code_or_claims_change_meanwhile(book, monkeypatch, changed):
+    small_book.commit(book)
+    planned = many.plan("demo", "evening", [100, 101], {}, {}, root=book, as_evidence=True)
+
+    def begun(run, variables, root):
+        run.folder(root).mkdir(parents=True)
+        (run.folder(root) / "log.txt").write_text("")
+        file = book / "book/demo" / changed
+        file.write_text(file.read_text().replace("[]\n", "[ ]\n").replace("between = 1", "between = 2"))
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(many, "_process", begun)
+    events = [(run.seed, state, note) for run, state, note in many.one_a_core(planned, 1, book)]
+    assert [event[:2] for event in events] == [(100, "running"), (100, "done"), (101, "failed")]
+    assert "code or claims were changed since this began; commit and begin again" in events[-1][2]
+
+
 def test_a_run_that_the_book_shows_is_done_again_when_its_text_changes(book):
     (run,) = many.plan("demo", "laptop", [0], {}, {}, root=book)
     assert paperwalk(book, "run", "demo").returncode == 0
-    assert many.is_done(run, book) and runs.stale("book/demo.ipynb", book) is None
+    assert many.is_done(run, book) and freshness.stale("book/demo.ipynb", book) is None
     (other,) = many.plan("demo", "paper", [0], {}, {}, root=book)
     before = [many.identity(r, book) for r in (run, other)]
     small_book.add_text(book, "# A new word")
@@ -154,11 +174,12 @@ def test_a_run_asks_for_its_workers_a_gpu_where_it_needs_one_and_the_memory_meas
     assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
     assert cluster.resources(run, {"gpus": 0.5, "memory_gb": 3.0}, book) == {"cpus": 2, "gpus": 0.5, "memory_gb": 3.0}
     (book / "book/demo/results").mkdir()
-    for seed, peak in enumerate([2e9, 3e9]):
-        meta = {"schema": records.SCHEMA, "seed": seed, "peak_memory_bytes": peak}
+    of_gpu = {"schema": records.SCHEMA, "chapter": "demo", "profile": "gpu", "evidence": True, "git_dirty": False}
+    for seed, peak in enumerate([2e9, 3e9], 100):
+        meta = of_gpu | {"seed": seed, "peak_memory_bytes": peak}
         records.write(book / f"book/demo/results/gpu-seed{seed}.parquet", {}, meta)
     assert cluster.resources(run, {}, book)["memory_gb"] == 3.0
-    (book / "book/demo/results/gpu-seed0.parquet").write_text("PAR1")
+    (book / "book/demo/results/gpu-seed100.parquet").write_text("PAR1")
     assert cluster.resources(run, {}, book) == {"cpus": 2, "gpus": 1}
 
 

@@ -1,5 +1,7 @@
 """A throw-away book: one chapter that measures next to nothing, and a scoreboard that only reports."""
 
+import json
+
 import nbformat
 import pytest
 import yaml
@@ -120,7 +122,8 @@ def put(book):
     """put(value) writes evidence as a run of the chapter would, and returns its file."""
 
     def put(value, seed=100, profile="evening"):
-        with environment(**{REGISTERED: "1"}):
+        commit = json.dumps({"git_commit": "0" * 40, "git_dirty": False})
+        with environment(**{REGISTERED: "1", "PAPERWALK_COMMIT": commit}):
             records = evidence.Records("demo", runs.profile_values("demo", profile, book) | {"seed": seed}, book)
             records.record("value", "demo", None, value)
             return records.save(complete=True)

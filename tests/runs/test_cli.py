@@ -8,7 +8,8 @@ import sys
 import nbformat
 import pytest
 
-from paperwalk import evidence, runs, values
+from paperwalk import evidence, values
+from paperwalk.book import freshness
 
 
 def paperwalk(book, *arguments):
@@ -36,6 +37,7 @@ def outputs(file):
         (["run", "demo", "--seeds", "two"], "seeds = 'two': must be a number of seeds like 3, a range"),
         (["run", "demo", "--seeds", "104-100"], "seeds = '104-100': must be a number of seeds like 3, a range"),
         (["run", "demo", "--seeds", "7,7"], "seeds = '7,7': must be a number of seeds like 3, a range"),
+        (["run", "demo", "--profile", "evening", "--seeds", "99-100"], "seeds = 100: must be below 100 for a trial"),
         (["run", "demo", "--seeds", "0-1000"], "seeds and sweep: must make 1000 runs at most, make 1001"),
         (["run", "demo", "--set", "hh=3"], "unknown parameter 'hh': allowed are arms, articles, "),
         (["run", "demo", "--set", "h"], "set = 'h': must be NAME=VALUE"),
@@ -112,7 +114,7 @@ def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book, put):
         result = evidence.read(book / f"_runs/demo/results/laptop-seed{seed}.parquet")
         assert result.means == {"value.demo": 10 * seed} and result.meta["complete"] and not result.meta["evidence"]
     assert len(list(book.rglob("*.parquet"))) == 4  # an ordinary run adds nothing to the evidence, and leaves no half
-    assert [runs.stale(file, book) for file in (demo, scoreboard)] == [None, None]
+    assert [freshness.stale(file, book) for file in (demo, scoreboard)] == [None, None]
     assert not list(book.rglob("progress.json"))
 
     before = listing(book)
@@ -135,7 +137,7 @@ def test_a_laptop_run_of_two_seeds_becomes_what_the_book_shows(book, put):
     done = paperwalk(book, "refresh")
     assert done.returncode == 0, done.stderr
     assert "demo: its code changed since its last run" in done.stdout
-    assert [runs.stale(file, book) for file in (demo, scoreboard)] == [None, None]
+    assert [freshness.stale(file, book) for file in (demo, scoreboard)] == [None, None]
     assert paperwalk(book, "list").stdout.splitlines()[3].split() == ["demo", "evening", "2", "stale"]
 
 

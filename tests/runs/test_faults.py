@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 
-from paperwalk import runs
+from paperwalk.book import freshness
 
 REPEATS = 20 if os.environ.get("PAPERWALK_FAULTS") == "full" else 3
 
@@ -74,7 +74,7 @@ def test_kill_of_refresh(book):
     notebook = nbformat.read(page, as_version=4)
     notebook.cells[1].source = f"runs.ROOT.joinpath('reached').touch(); time.sleep(1)\n{notebook.cells[1].source}"
     nbformat.write(notebook, page)
-    before, refresh = page.read_bytes(), "from paperwalk import runs; runs.refresh('book/scoreboard.ipynb')"
+    before, refresh = page.read_bytes(), "from paperwalk.book.freshness import refresh as r; r('book/scoreboard.ipynb')"
     wait = random.Random(1)
     for _ in range(REPEATS // 3):
         killed = start(book, "-c", refresh)
@@ -86,8 +86,8 @@ def test_kill_of_refresh(book):
         assert killed.wait() == -signal.SIGKILL
         killed.stdout.close()
         reached.unlink()
-        assert page.read_bytes() == before and runs.stale(page, book) == "reported"
+        assert page.read_bytes() == before and freshness.stale(page, book) == "reported"
     with start(book, "-c", refresh) as done:
         done.communicate(timeout=120)
-    assert done.returncode == 0 and runs.stale(page, book) is None
+    assert done.returncode == 0 and freshness.stale(page, book) is None
     assert nbformat.read(page, as_version=4).cells[1].outputs

@@ -151,6 +151,23 @@ def test_another_expression_in_a_cell_changes_the_chapters_hashes_alone(copies, 
     assert not set(after[chapter]) & set(before[chapter])
 
 
+def test_only_lines_of_ipythons_own_are_left_out(tmp_path):
+    def hashed(source):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "a.ipynb")
+        return runs.measured_hash(tmp_path / "a.ipynb")
+
+    assert hashed("%matplotlib inline\nx = 1") == hashed("!ls\nx = 1") == hashed("x = 1")
+    lines = ["x = (\n    9\n    % 2\n)", "x = (\n    9\n    % 4\n)", 'x = """\n%s"""', 'x = """\n%d"""']
+    assert len(set(map(hashed, lines))) == 4  # these are Python's
+
+
+def test_what_a_syntax_tree_leaves_empty_does_not_count():
+    """As versions of Python differ in which of it there is."""
+    told = fingerprint._as_text(ast.parse("def f(x, *y: int, z=None):\n    return {**y, 'a': []}"))
+    assert "=[]" not in told and "=None" not in told
+    assert told != fingerprint._as_text(ast.parse("def f(x, *y: int, z=None):\n    return {**y, 'a': [0]}"))
+
+
 def test_an_import_counts_by_whatever_way_it_comes(tmp_path, monkeypatch):
     files = {
         "__init__": "",

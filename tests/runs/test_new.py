@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paperwalk import evidence, runs
-from paperwalk.book import new
+from paperwalk.book import freshness, new
 
 pytestmark = pytest.mark.full
 
@@ -63,7 +63,7 @@ def test_a_new_chapter_runs_builds_is_not_measured_and_can_be_removed(copy):
     assert set(runs.defaults(NEW, copy)) == set(runs.schema(NEW, copy))
     run(copy, *paperwalk, "run", NEW, "--profile", "ci")
     run(copy, *paperwalk, "run", NEW)  # laptop: the notebook now holds its outputs
-    assert runs.stale(f"book/{NEW}.ipynb", copy) is None
+    assert freshness.stale(f"book/{NEW}.ipynb", copy) is None
     board = evidence.scoreboard(copy)
     assert set(board[board["chapter"] == NEW]["verdict"]) == {"not measured"}
     new.make("second", copy)  # whose placeholder of a reference looks the same

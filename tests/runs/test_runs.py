@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from paperwalk import runs
+from paperwalk.book import freshness
 from paperwalk.runs import parameters
 
 
@@ -223,10 +224,10 @@ def test_the_chapters_own_parameters_and_profiles_fit_their_schema(chapter, monk
 
 def test_hashes_follow_the_cells_that_they_stand_for(book):
     file = book / "book/demo.ipynb"
-    measured, reported = runs.measured_hash(file), runs.reported_hash(file, book)
+    measured, reported = runs.measured_hash(file), freshness.reported_hash(file, book)
 
     def changed():
-        return runs.measured_hash(file) != measured, runs.reported_hash(file, book) != reported
+        return runs.measured_hash(file) != measured, freshness.reported_hash(file, book) != reported
 
     for old, new, expected in [
         ("# Demo", "# Another title", (False, False)),
@@ -258,42 +259,56 @@ def test_reports_depend_on_the_files_that_they_show(book):
     (book / "book/other").mkdir()
     (book / "book/other/parameters.yml").write_text("{}")
     (book / "book/other.ipynb").write_bytes(scoreboard.read_bytes())
-    seen = {(runs.reported_hash(demo, book), runs.reported_hash(scoreboard, book))}
+    seen = {(freshness.reported_hash(demo, book), freshness.reported_hash(scoreboard, book))}
     for n, (name, changes_demo) in enumerate(
-        [("demo/claims.yml", True), ("demo/results/evening-seed100.parquet", True), ("other/claims.yml", False)], 2
+        [
+            ("demo/claims.yml", True),
+            ("demo/results/superseded/2026-01-01/evening-seed100.parquet", True),
+            ("other/claims.yml", False),
+        ],
+        2,
     ):
         file = book / "book" / name
-        file.parent.mkdir(exist_ok=True)
-        before = runs.reported_hash(demo, book)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = freshness.reported_hash(demo, book)
         file.write_text(f"{n}")
-        assert (runs.reported_hash(demo, book) != before) == changes_demo, name
-        seen.add((runs.reported_hash(demo, book), runs.reported_hash(scoreboard, book)))
+        assert (freshness.reported_hash(demo, book) != before) == changes_demo, name
+        seen.add((freshness.reported_hash(demo, book), freshness.reported_hash(scoreboard, book)))
         assert len({scoreboard for _, scoreboard in seen}) == n  # shows all chapters
+
+
+def test_a_page_is_out_of_date_once_the_evidence_that_it_calls_fresh_is_not(book, put):
+    put(1)
+    hashes = lambda: [freshness.reported_hash(book / f"book/{name}.ipynb", book) for name in ("demo", "scoreboard")]
+    before, profile = hashes(), book / "book/demo/profiles/evening.yml"
+    assert hashes() == before
+    profile.write_text(profile.read_text() + "steps: 5\n")
+    assert not set(hashes()) & set(before)
 
 
 def test_stale_tells_what_to_do(book):
     file = book / "book/demo.ipynb"
-    assert runs.stale(file, book) == "measured"  # never run
+    assert freshness.stale(file, book) == "measured"  # never run
 
     def record(**values):
         content = nbformat.read(file, as_version=4)
         content.metadata.paperwalk = {"parameters": runs.defaults("demo", book)} | values
         nbformat.write(content, file)
 
-    measured, reported = runs.measured_hash(file), runs.reported_hash(file, book)
+    measured, reported = runs.measured_hash(file), freshness.reported_hash(file, book)
     record(measured=measured, reported=reported)
-    assert runs.stale(file, book) is None
+    assert freshness.stale(file, book) is None
     record(measured=measured, reported=None)
-    assert runs.stale(file, book) == "reported"
+    assert freshness.stale(file, book) == "reported"
     record(measured="0", reported=reported)
-    assert runs.stale(file, book) == "measured"
+    assert freshness.stale(file, book) == "measured"
     record(measured=measured, reported=reported, parameters={"steps": 9})
-    assert runs.stale(file, book) == "measured"
-    assert runs.stale("book/scoreboard.ipynb", book) == "reported"  # has nothing to measure
+    assert freshness.stale(file, book) == "measured"
+    assert freshness.stale("book/scoreboard.ipynb", book) == "reported"  # has nothing to measure
 
 
 def test_notebooks_are_those_of_the_table_of_contents(book):
-    assert {f.name for f in runs.notebooks(book)} == {"demo.ipynb", "scoreboard.ipynb"}
+    assert {f.name for f in freshness.notebooks(book)} == {"demo.ipynb", "scoreboard.ipynb"}
 
 
 # Promotion and refreshing
@@ -342,7 +357,7 @@ def executed(book):
 
 def test_promotion_leaves_only_what_belongs_to_the_book(book):
     before = nbformat.read(book / "book/demo.ipynb", as_version=4)
-    file = runs.promote("demo", executed(book), book)
+    file = freshness.promote("demo", executed(book), book)
     text = file.read_text()
     assert file == book / "book/demo.ipynb"
     assert str(book) not in text and "papermill" not in text and "\\u001b" not in text
@@ -356,7 +371,7 @@ def test_promotion_leaves_only_what_belongs_to_the_book(book):
     assert set(after.metadata.widgets[WIDGETS].state) == {"aa", "bb", "cc", "dd"}  # ee and ff are not shown
     identity = {"measured": runs.measured_hash(file), "parameters": runs.defaults("demo", book)}
     assert after.metadata.paperwalk == identity | {"reported": None}
-    assert runs.stale(file, book) == "reported"
+    assert freshness.stale(file, book) == "reported"
     assert list(file.parent.glob(".*")) == []  # no temporary file
 
 
@@ -365,23 +380,23 @@ def test_promotion_never_overwrites_an_edit(book):
     edit(file, "# Demo", "# Edited while the run went on")
     before = file.read_bytes()
     with pytest.raises(runs.RunError, match=r"demo\.ipynb was changed during its run"):
-        runs.promote("demo", path, book)
+        freshness.promote("demo", path, book)
     assert file.read_bytes() == before
 
 
 def test_refresh_runs_setup_and_report_cells_only(book, put):
-    file = runs.promote("demo", executed(book), book)
+    file = freshness.promote("demo", executed(book), book)
     before = code_cells(file)
     put(7)
-    runs.refresh(file, book)
+    freshness.refresh(file, book)
     after = code_cells(file)
     assert after[1].outputs[0].data["text/plain"] == "[7.0]"
     assert after[:1] + after[2:] == before[:1] + before[2:]
-    assert runs.stale(file, book) is None
+    assert freshness.stale(file, book) is None
     metadata = nbformat.read(file, as_version=4).metadata
     assert set(metadata.widgets[WIDGETS].state) == {"aa", "bb", "cc", "dd"}
     put(8)
-    assert runs.stale(file, book) == "reported"
+    assert freshness.stale(file, book) == "reported"
 
 
 def test_a_refresh_that_fails_changes_nothing(book):
@@ -389,7 +404,7 @@ def test_a_refresh_that_fails_changes_nothing(book):
     edit(file, "sorted(evidence", "1 / 0; sorted(evidence")
     before = file.read_bytes()
     with pytest.raises(runs.RunError, match=r"^scoreboard: code cell 2 failed: ZeroDivisionError: division by"):
-        runs.refresh(file, book)
+        freshness.refresh(file, book)
     assert file.read_bytes() == before
 
 
@@ -397,7 +412,7 @@ def test_refresh_keeps_the_widgets_of_report_cells_without_piling_them_up(book):
     file = book / "book/scoreboard.ipynb"
     edit(file, "sorted(evidence", "import ipywidgets; display(ipywidgets.IntSlider()); sorted(evidence")
     for _ in range(2):
-        runs.refresh(file, book)
+        freshness.refresh(file, book)
         state = nbformat.read(file, as_version=4).metadata.widgets[WIDGETS].state
         assert sorted(model.model_name for model in state.values()) == [
             "IntSliderModel",

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ import small_book
 from paperwalk import evidence, runs
 from paperwalk.data import corpora, sources
 from paperwalk.evidence.records import REGISTERED
+from paperwalk.experiment import Experiment
 from paperwalk.launch import many
 from paperwalk.runs.execution import SOURCES
 from small_book import in_cell, lines, paperwalk, start, wait_for
@@ -118,6 +120,18 @@ def test_notes_are_kept_through_a_kill_and_where_nobody_asks_for_them_none_are_m
     before = notes.read_bytes()
     sources.server("third")
     assert sources.noted() == {} and notes.read_bytes() == before and not list(root.iterdir())
+
+
+def test_a_second_run_in_the_same_kernel_has_its_own_notes(root, monkeypatch):
+    """joblib keeps its processes, and these the environment in which they were started."""
+    (root / "text").write_text("one")
+    experiment = Experiment.__new__(Experiment)
+    experiment.p = SimpleNamespace(workers=2)
+    for n in range(2):
+        monkeypatch.setenv(sources.VARIABLE, str(root / f"notes-{n}"))
+        monkeypatch.setenv("PAPERWALK_ROOT", str(root))
+        list(experiment.map(sources.file, [root / "text"] * 2, "reading"))
+        assert set(sources.noted()) == {"file text"}
 
 
 def test_what_loads_a_text_notes_it(notes, tmp_path):

@@ -12,7 +12,7 @@ ROW = {
     "chapter": "demo", "id": "a", "claim": "x < y & z", "source": "paper", "where": "Table 1", "paper": "<5",
     "headline": True, "section": None, "measure": "m", "arm": "b", "criterion": "<= 1", "scale": "evening",
     "ours": 0.25, "low": 0.125, "high": 0.5, "seeds": 5, "items": 96, "unit": "nats", "verdict": "holds", "fresh": True,
-    "changed": False, "before": math.nan, "p": 0.01, "settled_by": "",
+    "changed": False, "before": math.nan, "p": 0.01, "settled_by": "", "of_seeds": 5,
 }  # fmt: skip
 EMPTY = ROW | {"ours": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "items": 0, "scale": "", "before": 0.7}
 EMPTY |= {"verdict": "not measured", "fresh": None, "headline": False, "source": "digest", "id": "e"}
@@ -74,11 +74,13 @@ def test_scoreboard_has_a_row_a_claim_and_links_to_the_chapter(judged):
 
 def test_stale_changed_and_open_rows_say_so(judged):
     judged[1] |= {"fresh": False, "changed": True}
-    judged.append(ROW | {"verdict": "open", "settled_by": "about 9 seeds"})
+    judged.append(ROW | {"verdict": "open", "settled_by": "about 9 seeds", "of_seeds": 8})
+    judged.append(ROW | {"seeds": 1, "of_seeds": 1, "low": math.nan, "high": math.nan, "verdict": "open"})
     judged[0] |= {"not_measured": "no data"}
     page = tables.scoreboard().html
     assert "✔ holds (stale; criterion changed after the run)" in page and "no data" in page
-    assert "◐ open" in page and "about 9 seeds would settle it" in page
+    assert "◐ open" in page and "about 9 seeds would settle it" in page and "evening, 5 of 8 seeds x 96 items" in page
+    assert "no interval" in page and "exact" not in page  # of one seed
 
 
 def test_claims_of_the_paper_are_counted_apart(judged):

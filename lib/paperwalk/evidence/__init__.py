@@ -31,7 +31,7 @@ from paperwalk.evidence.records import (
     superseded,
     values,
 )
-from paperwalk.evidence.registration import check_committed, check_registered, supersede
+from paperwalk.evidence.registration import check_committed, check_registered, check_trial, supersede
 
 __all__ = [
     "FIRST_SEED",
@@ -45,6 +45,7 @@ __all__ = [
     "by_arm",
     "check_committed",
     "check_registered",
+    "check_trial",
     "claims",
     "clopper_pearson",
     "commit",

@@ -20,7 +20,7 @@ import yaml
 from paperwalk import runs
 from paperwalk.evidence import intervals
 from paperwalk.evidence.intervals import Estimate, estimate
-from paperwalk.evidence.records import EvidenceError, Run, definition, is_fresh, load, superseded
+from paperwalk.evidence.records import EvidenceError, Run, is_fresh, load, registered, superseded
 from paperwalk.runs.parameters import fitted
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def measures(chapter: str, root: Path | None = None) -> dict[str, Measure]:
 def limits(criterion: str) -> tuple[float, float, bool]:
     """(least, most, whether these themselves meet it) of a criterion: ">= 0.4", "< 1", or a range "-0.03 .. 0.03"."""
     number = r"(-?\d+(?:\.\d+)?)"
-    if match := re.fullmatch(rf"{number} \.\. {number}", criterion):
+    if (match := re.fullmatch(rf"{number} \.\. {number}", criterion)) and float(match[1]) < float(match[2]):
         return float(match[1]), float(match[2]), True
     if match := re.fullmatch(rf"(<=|>=|<|>) {number}", criterion):
         bound, closed = float(match[2]), match[1].endswith("=")
@@ -177,7 +177,7 @@ def contrast(
     """The mean of a measure over an arm's items, or of its differences to the arm `minus` on the items of both.
 
     among: only items of this stratum, the part of an item's name before its last slash, or of one inside it. bounds: of
-    the measure. Runs that lack an arm are left out. Raises EvidenceError where two arms have no item in common.
+    the measure. Runs that lack an arm, or where two arms have no item in common, are left out.
     """
     rows = []
     for run in results:
@@ -185,8 +185,6 @@ def contrast(
         if of is None or other is None:
             continue
         row = of if minus is None else {item: of[item] - other[item] for item in of.keys() & other.keys()}
-        if not row:
-            raise EvidenceError(f"{run.file.name}: {measure!r}: {arm!r} and {minus!r} have no item in common")
         if among is not None:
             row = {item: value for item, value in row.items() if item.startswith(f"{among}/")}
         if row:
@@ -205,17 +203,29 @@ def judged(chapter: str, root: Path | None = None) -> list[dict[str, Any]]:
 
     A claim's evidence is that at the largest scale with three seeds, or where none has three, at the largest with any.
 
-    unit; before: the mean that superseded evidence has, NaN without; settled_by: what would settle an open row, in
-    words; changed: whether it was not judged so when the runs that it rests on began; p: of its distance from the
-    criterion.
+    unit; before: the mean that superseded evidence has, NaN without; of_seeds: how many seeds the scale has, some of
+    which may lack the arm; settled_by: what would settle an open row, in words; changed: whether it was not judged so
+    when the runs that it rests on began; p: of its distance from the criterion. A claim that such runs have registered
+    and that is there no longer has a row too, not measured and changed.
     """
     at = {scale: load(chapter, scale, root) for scale in SCALES}
     before = superseded(chapter, root)
     fresh = {run.file: is_fresh(run, root) for results in at.values() for run in results}
-    return [_row(chapter, entry, at, before, fresh, measures(chapter, root)) for entry in claims(chapter, root)]
+    stated, now = claims(chapter, root), registered(chapter, root)["judged"]
+    of_runs = {name for results in at.values() for run in results for name in run.meta["claims"]["judged"]}
+    gone = [
+        {
+            "id": name,
+            "claim": f"{name} (registered before the runs, then removed)",
+            "source": "ours",
+            "not_measured": "",
+        }
+        for name in sorted(of_runs - {entry["id"] for entry in stated})
+    ]
+    return [_row(chapter, entry, at, before, fresh, measures(chapter, root), now) for entry in stated + gone]
 
 
-def _row(chapter, entry, at, before, fresh, known):
+def _row(chapter, entry, at, before, fresh, known, now):
     row = dict.fromkeys(COLUMNS) | {"where": "", "section": None, "headline": False, "paper": ""} | entry
     results: list[Run] = []
     scale, outcome = "", Estimate(math.nan, math.nan, math.nan, 0, 0)
@@ -236,7 +246,9 @@ def _row(chapter, entry, at, before, fresh, known):
     row |= {"ours": outcome.mean, "low": outcome.low, "high": outcome.high}
     row |= {"seeds": outcome.seeds, "items": outcome.items, "unit": known[entry["measure"]].unit if measured else ""}
     row |= {"fresh": all(fresh[run.file] for run in results) if results else None}
-    row |= {"changed": any(run.meta["claims"]["judged"].get(entry["id"]) != definition(entry) for run in results)}
+    rests_on = results if measured else [run for each in at.values() for run in each]
+    row |= {"changed": any(run.meta["claims"]["judged"].get(entry["id"]) != now.get(entry["id"]) for run in rests_on)}
+    row |= {"of_seeds": len(at[scale]) if scale else 0}
     row |= {"before": float(np.mean(old)) if old else math.nan, "p": intervals.p_value(outcome, away)}
     return row | {"settled_by": _settled_by(outcome, away) if word == "open" else ""}
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 2
+ROUNDING = 1e-6  # by which single-precision shares may leave the bounds of a measure
 FIRST_SEED = 100  # of evidence; those below are for trials
+REMEDY = "remove it, or take it back from git, and measure it again"
 REGISTERED = "PAPERWALK_EVIDENCE"  # set to 1 in a run whose results are evidence
 
 
@@ -76,7 +78,8 @@ class Records:
         items: what names each item in every run that has it, a hash of its content or a number that includes the seed
         where every seed draws its own; "STRATUM/NAME" puts it into a stratum. None: the one value is of the run as a
         whole. Raises EvidenceError naming measure, arm and item for a value that is not a finite number, an item that
-        stands twice, or items and values of different numbers.
+        stands twice, or is out of the bounds that claims.yml gives the measure, or for items and values of different
+        numbers.
         """
         where = f"measure {measure!r}, arm {arm!r}"
         names = [""] if items is None else list(map(str, items))
@@ -86,9 +89,13 @@ class Records:
         if not measure or "." in measure:
             raise EvidenceError(f"{where}: a measure's name must not be empty or hold a point")
         of_items: dict[str, float] = {}
+        low, high = map(float, self._claims["bounds"].get(measure, ("-inf", "inf")))
         for name, number in zip(names, map(float, numbers)):
             if not math.isfinite(number):
                 raise EvidenceError(f"{where}, item {name!r}: {number} must be a finite number")
+            if not low - ROUNDING <= number <= high + ROUNDING:
+                raise EvidenceError(f"{where}, item {name!r}: {number} must be from {low} to {high} (claims.yml)")
+            number = min(max(number, low), high)
             if name in of_items:
                 raise EvidenceError(f"{where}, item {name!r}: stands twice")
             of_items[name] = number
@@ -208,9 +215,9 @@ def read(file: Path) -> Run:
         table = pq.read_table(file)
         meta = json.loads((table.schema.metadata or {})[b"paperwalk"])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise EvidenceError(f"{file}: not a readable results file ({error!r}); run the chapter again") from error
+        raise EvidenceError(f"{file}: not a readable results file ({error!r}); {REMEDY}") from error
     if meta.get("schema") != SCHEMA:
-        raise EvidenceError(f"{file}: not a results file of schema {SCHEMA}; run the chapter again")
+        raise EvidenceError(f"{file}: not a results file of schema {SCHEMA}; {REMEDY}")
     outcomes: dict[tuple[str, str], dict[str, float]] = {}
     for measure, arm, item, value in zip(*(table[name].to_pylist() for name in ("measure", "arm", "item", "value"))):
         outcomes.setdefault((measure, arm), {})[item] = value
@@ -234,30 +241,46 @@ def result_file(chapter: str, parameters: dict, root: Path | None = None, as_evi
 
 
 def registered(chapter: str, root: Path | None = None) -> dict[str, Any]:
-    """What the chapter's claims.yml is at present: its sha256, and how each claim is judged."""
+    """What the chapter's claims.yml is at present: its sha256, how each claim is judged, and bounds of the measures."""
     import yaml
 
     content = (runs.notebook_path(chapter, root).with_suffix("") / "claims.yml").read_bytes()
-    entries = (yaml.safe_load(content) or {}).get("claims") or []
-    judged = {e["id"]: definition(e) for e in entries if "measure" in e}
-    return {"sha256": hashlib.sha256(content).hexdigest(), "judged": judged}
+    stated = yaml.safe_load(content) or {}
+    known = (stated.get("measures") or {}).items()
+    bounds = {
+        name: [str(float(end)) for end in measure.get("bounds", (-math.inf, math.inf))] for name, measure in known
+    }
+    judged = {e["id"]: _definition(e, bounds[e["measure"]]) for e in stated.get("claims") or [] if "measure" in e}
+    return {"sha256": hashlib.sha256(content).hexdigest(), "judged": judged, "bounds": bounds}
 
 
-def definition(entry: dict) -> dict[str, Any]:
-    """By what a claim is judged: what must not change after the run."""
-    return {key: entry.get(key) for key in ("measure", "arm", "minus", "among", "criterion", "exact")}
+def _definition(entry, bounds):
+    """By what a claim is judged, with the bounds of its measure: what must not change after the run."""
+    stated = {key: entry.get(key) for key in ("measure", "arm", "minus", "among", "criterion", "exact")}
+    return stated | {"bounds": bounds}
 
 
 def load(chapter: str, scale: str, root: Path | None = None) -> list[Run]:
-    """The chapter's evidence at a scale, by seed; an empty list where there is none."""
+    """The chapter's evidence at a scale, by seed; an empty list where there is none.
+
+    Raises EvidenceError for a file that is none: unreadable, named for another run, or not measured as evidence from a
+    clean tree with a seed that is for evidence.
+    """
     folder = runs.notebook_path(chapter, root).with_suffix("") / "results"
-    return sorted((read(file) for file in folder.glob(f"{scale}-seed*.parquet")), key=lambda run: run.seed)
+    found = [read(file) for file in folder.glob(f"{scale}-seed*.parquet")]
+    for run in found:
+        if (run.chapter, f"{run.profile}-seed{run.seed}.parquet") != (chapter, run.file.name):
+            raise EvidenceError(f"{run.file}: is of {run.chapter} {run.profile} seed {run.seed}; {REMEDY}")
+        if not run.meta["evidence"] or run.meta["git_dirty"] or run.seed < FIRST_SEED:
+            raise EvidenceError(f"{run.file}: is of a trial, or of a tree that was not committed; {REMEDY}")
+    return sorted(found, key=lambda run: run.seed)
 
 
 def superseded(chapter: str, root: Path | None = None) -> list[Run]:
     """What was measured last of the evidence that no longer counts, by seed; README.md beside it says why."""
     folder = runs.notebook_path(chapter, root).with_suffix("") / "results" / "superseded"
-    newest = max((file.parent for file in folder.glob("*/*.parquet")), default=folder)
+    by_day = lambda path: (path.name[:10], len(path.name), path.name)  # 2026-01-31-9 comes before 2026-01-31-10
+    newest = max((file.parent for file in folder.glob("*/*.parquet")), default=folder, key=by_day)
     return sorted((read(file) for file in newest.glob("*.parquet")), key=lambda run: run.seed)
 
 

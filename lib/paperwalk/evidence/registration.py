@@ -39,6 +39,14 @@ def check_committed(chapter: str, profile: str, seeds: Sequence[int], root: Path
         raise EvidenceError(f"evidence of {chapter}: must be of a clean working tree in git; commit what is changed")
 
 
+def check_trial(profile: str, seeds: Sequence[int]) -> None:
+    """Raises ParameterError for a seed of evidence at a scale of evidence: who had seen it could choose a criterion."""
+    if profile in SCALES and (kept := [seed for seed in seeds if seed >= FIRST_SEED]):
+        raise runs.ParameterError(
+            f"seeds = {kept[0]}: must be below {FIRST_SEED} for a trial; the others are measured with --evidence"
+        )
+
+
 def stale(chapter: str, profile: str, root: Path | None = None) -> list[Run]:
     """The evidence at a scale whose code, parameters or data are no longer the present ones."""
     return [run for run in load(chapter, profile, root) if not is_fresh(run, root)]

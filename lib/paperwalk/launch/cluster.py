@@ -167,13 +167,17 @@ def _run_here(run, board, home):
     with _telling(run, board, root):
         result, failure = None, None
         try:
-            if many.execute(run, root):
-                evidence.read(run.result(root))  # whole, or the run has failed
-                result = run.result(root).read_bytes()
+            wrote = many.execute(run, root)
         except runs.Interrupted:
             raise
-        except (runs.RunError, runs.ParameterError, evidence.EvidenceError) as error:
-            failure = str(error)
+        except (runs.RunError, runs.ParameterError) as error:
+            wrote, failure = run.as_evidence, str(error)  # the arms that it came to count
+    if wrote:
+        try:
+            evidence.read(run.result(root))  # whole, or the run has failed
+            result = run.result(root).read_bytes()
+        except evidence.EvidenceError as error:
+            failure = failure or str(error)
     notebook = run.notebook(root)
     text = notebook.read_text(encoding="utf-8").replace(str(root), home) if notebook.exists() else None
     return result, text, failure

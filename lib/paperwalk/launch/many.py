@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paperwalk import evidence, runs
 from paperwalk.data import sources
-from paperwalk.evidence.records import REGISTERED
+from paperwalk.evidence.records import REGISTERED, registered
 from paperwalk.runs.execution import environment
 from paperwalk.runs.files import read_notebook, resolve_root
 
@@ -74,7 +74,7 @@ def plan(
 
     sweep: {parameter: its values}. Raises ParameterError where a value is not allowed, stands twice or is also
     overridden, and for more than MOST_RUNS runs; `elsewhere` as for `runs.check`. `as_evidence`: also where
-    `evidence.check_registered` does, and for overrides.
+    `evidence.check_registered` does, and for overrides; other runs: also where `evidence.check_trial` does.
     """
     if as_evidence:
         if changed := [*overrides, *sweep]:
@@ -82,6 +82,8 @@ def plan(
                 f"{changed[0]}: must not be overridden in evidence; it is measured as the profile says"
             )
         evidence.check_registered(chapter, profile, seeds, root)
+    else:
+        evidence.check_trial(profile, seeds)
     for name, values in sweep.items():
         if name in overrides:
             raise runs.ParameterError(f"{name}: must be in --set or in --sweep, not in both")
@@ -182,19 +184,19 @@ def one_by_one(pending: list[Run], root: Path | None = None) -> Iterator[tuple[R
 def one_a_core(pending: list[Run], processes: int, root: Path | None = None) -> Iterator[tuple[Run, str, str]]:
     """Measures evidence in so many processes of one thread each. Yields (run, state, note) as `follow` takes them.
 
-    What each prints is in `log.txt` in its folder. All are of the commit at which this began: a process that finds
-    other code by the time it starts fails.
+    What each prints is in `log.txt` in its folder. All are of the commit at which this began: a run that would find
+    other code or claims by the time it starts fails.
     """
     begun = {"PAPERWALK_COMMIT": json.dumps(evidence.commit(resolve_root(root)))}
     begun |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     waiting, running = list(pending), dict[Run, subprocess.Popen]()
-    code = {chapter: runs.code_hash(runs.notebook_path(chapter, root)) for chapter in {run.chapter for run in pending}}
+    committed = {chapter: _committed(chapter, root) for chapter in {run.chapter for run in pending}}
     try:
         while waiting or running:
             while waiting and len(running) < processes:
                 run = waiting.pop(0)
-                if runs.code_hash(runs.notebook_path(run.chapter, root)) != code[run.chapter]:
-                    yield run, "failed", f"{run}: code was changed since this began; commit it and begin again"
+                if _committed(run.chapter, root) != committed[run.chapter]:
+                    yield run, "failed", f"{run}: code or claims were changed since this began; commit and begin again"
                     continue
                 running[run] = _process(run, begun, root)
                 yield run, "running", ""
@@ -210,6 +212,11 @@ def one_a_core(pending: list[Run], processes: int, root: Path | None = None) -> 
     finally:
         for process in running.values():
             process.terminate()
+
+
+def _committed(chapter, root):
+    """What the commit that evidence names must hold: the code that measures and the claims."""
+    return runs.code_hash(runs.notebook_path(chapter, root)), registered(chapter, root)
 
 
 def _process(run, variables, root):

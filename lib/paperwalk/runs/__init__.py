@@ -1,4 +1,4 @@
-"""Parameters, runs and freshness of the book's notebooks.
+"""Parameters and runs of the book's notebooks.
 
 A chapter is a notebook `book/<chapter>.ipynb` and a folder `book/<chapter>/` of the same name that holds its
 parameters.yml, profiles, claims and results. Tags say what a notebook's cell is for: `parameters` (plain
@@ -10,7 +10,6 @@ take the repository's root; the default is found as PAPERWALK_ROOT or the folder
 from paperwalk.runs.execution import checkpoint_dir, execute, locked, progress, refuse_dry_run, work_dir
 from paperwalk.runs.files import ROOT, Interrupted, RunError, cited, in_words, write_atomically
 from paperwalk.runs.fingerprint import code_hash, identity, measured_hash
-from paperwalk.runs.freshness import notebooks, promote, refresh, reported_hash, stale
 from paperwalk.runs.parameters import (
     PROFILES,
     ParameterError,
@@ -45,17 +44,12 @@ __all__ = [
     "locked",
     "measured_hash",
     "notebook_path",
-    "notebooks",
     "profile_values",
     "profiles",
     "progress",
-    "promote",
-    "refresh",
     "refuse_dry_run",
-    "reported_hash",
     "run_name",
     "schema",
-    "stale",
     "validate",
     "work_dir",
     "write_atomically",

@@ -27,7 +27,7 @@ def identity(chapter: str, parameters: dict, root: Path | None = None) -> str:
 
 def measured_hash(notebook: Path | str) -> str:
     """sha256 (hex) of the notebook file's own code that measures: all but the parameters, `report` and `cost` cells."""
-    return hashlib.sha256("\0".join(map(ast.dump, _measuring(notebook))).encode()).hexdigest()
+    return hashlib.sha256("\0".join(map(_as_text, _measuring(notebook))).encode()).hexdigest()
 
 
 def code_hash(notebook: Path | str) -> str:
@@ -62,14 +62,28 @@ def _module(name):
 def _read(name, file, *stamp):
     tree = _parsed(file.read_text(encoding="utf-8"))
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    return ast.dump(tree), frozenset(_imported(tree, package=package))
+    return _as_text(tree), frozenset(_imported(tree, package=package))
 
 
 def _measuring(notebook):
     """The syntax trees of the cells that measure. Lines of IPython's own are left out."""
-    sources = (cell["source"] for cell in code_cells(notebook) if not tags_of(cell) & NOT_MEASURING)
-    plain = lambda source: "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    return [_parsed(plain(source)) for source in sources]
+    trees = []
+    for cell in code_cells(notebook):
+        if not tags_of(cell) & NOT_MEASURING:
+            try:
+                trees.append(_parsed(cell["source"]))
+            except SyntaxError:
+                lines = (line for line in cell["source"].splitlines() if not line.lstrip().startswith(("%", "!")))
+                trees.append(_parsed("\n".join(lines)))
+    return trees
+
+
+def _as_text(node):
+    """A syntax tree as text, without what is empty: `ast.dump` differs between versions of Python in that."""
+    if isinstance(node, ast.AST):
+        fields = (f"{name}={_as_text(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({', '.join(fields)})"
+    return f"[{', '.join(map(_as_text, node))}]" if isinstance(node, list) else repr(node)
 
 
 def _parsed(source):

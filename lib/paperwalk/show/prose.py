@@ -9,13 +9,14 @@ def glue_figures(chapter: str) -> None:
     """Glues the figures that the chapter's text cites with the role glue:text, for MyST-NB to fill in.
 
     They are those of the runs that `evidence.shown` gives. "measure.arm" stands for the mean, "measure.arm minus other"
-    for the mean difference of two arms, "claim.ID" for what a claim is judged by; `low.` and `high.` before them for
+    for the mean difference of two arms, "claim.ID" for what the table of claims has; `low.` and `high.` before them for
     the ends of the 95 % interval, `parameter.NAME` for a parameter of the runs, `run.minutes` for the mean wall time of
     one. Other names are left to the page: the book's build warns of those that nobody glues, and so fails.
     """
     from myst_nb import glue
 
     results = evidence.shown(chapter)
+    judged = {f"claim.{row['id']}": row for row in evidence.judged(chapter) if row["seeds"]}
     for name in runs.cited(runs.notebook_path(chapter)):
         end, _, figure = name.partition(".") if name.startswith(("low.", "high.")) else ("mean", "", name)
         if figure.startswith("parameter.") and results:
@@ -23,7 +24,9 @@ def glue_figures(chapter: str) -> None:
         elif figure == "run.minutes" and results:
             value = sum(run.meta["wall_seconds"] for run in results) / len(results) / 60
         else:
-            value = float(getattr(cited(chapter, results, figure), end))
+            of_claim = {"mean": "ours"}.get(end, end)
+            value = judged[figure][of_claim] if figure in judged else getattr(cited(chapter, results, figure), end)
+            value = float(value)
             if math.isnan(value):
                 continue
         glue(name, value, display=False)
@@ -33,9 +36,6 @@ def cited(chapter: str, results: list[evidence.Run], figure: str) -> evidence.Es
     """The figure's mean over the runs and its interval; NaN where they do not hold it."""
     named, _, minus = figure.partition(" minus ")
     measure, _, arm = named.partition(".")
-    among, known = None, evidence.measures(chapter)
-    if measure == "claim" and not any(run.superseded for run in results):
-        (entry,) = (entry for entry in evidence.claims(chapter) if entry["id"] == arm)
-        measure, arm, minus, among = entry["measure"], entry["arm"], entry.get("minus", ""), entry.get("among")
+    known = evidence.measures(chapter)
     bounds = known[measure].bounds if measure in known else (-math.inf, math.inf)
-    return evidence.contrast(results, measure, arm, minus or None, among, bounds)
+    return evidence.contrast(results, measure, arm, minus or None, bounds=bounds)

@@ -251,14 +251,17 @@ def _figure(row: dict) -> str:
     if not row["seeds"]:
         before = "" if math.isnan(row["before"]) else f"{row['before']:.3g}"
         return _HTML.superseded(before, f"asked: {row['criterion']}") if row["criterion"] else ""
-    interval = "exact" if math.isnan(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]"
+    interval = f"[{row['low']:.3g}, {row['high']:.3g}]"
+    if math.isnan(row["low"]):
+        interval = "exact" if row.get("exact") else "no interval"
     unit = f" {row['unit']}" if row["unit"] not in ("", "share") else ""
     asked = f"asked: {row['criterion']}; {row['scale']}, {_seen(row)}"
     return _HTML.measured(f"{row['ours']:.3g}{unit}", interval, asked, _places(row))
 
 
 def _seen(row):
-    return f"{row['seeds']} seeds" + f" x {row['items']:,} items" * (row["items"] > 1)
+    of = f" of {row['of_seeds']}" if row["of_seeds"] > row["seeds"] else ""
+    return f"{row['seeds']}{of} seeds" + f" x {row['items']:,} items" * (row["items"] > 1)
 
 
 def _places(row: dict) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from paperwalk import evidence
 from paperwalk.runs.execution import TIMEOUT, environment, kernel_config
 from paperwalk.runs.files import (
     ANSI,
@@ -41,7 +42,7 @@ def notebooks(root: Path | None = None) -> list[Path]:
 
 def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
     """sha256 (hex) of all that report cells show: their, the `setup` cells' and the library's code, names cited,
-    claims, self-tests, results.
+    claims, self-tests, results, and which of the evidence is fresh.
 
     A chapter's notebook shows its own folder's files, any other notebook those of all chapters, the
     benchmarks' and the report of the fault tests.
@@ -62,6 +63,8 @@ def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
             *sorted(folder.glob("results/**/*.parquet")),
         ]:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+        measured = [run for scale in evidence.SCALES for run in evidence.load(folder.name, scale, root)]
+        digest.update(str([evidence.is_fresh(run, root) for run in measured]).encode())
     if Path(notebook).stem not in known:
         for file in [*sorted(root.glob("benchmarks/results/*.csv")), *root.glob("book/reliability/report.json")]:
             digest.update(f"\0{file.name}\0".encode() + file.read_bytes())

@@ -250,7 +250,7 @@ def registered(chapter: str, root: Path | None = None) -> dict[str, Any]:
     bounds = {
         name: [str(float(end)) for end in measure.get("bounds", (-math.inf, math.inf))] for name, measure in known
     }
-    judged = {e["id"]: _definition(e, bounds[e["measure"]]) for e in stated.get("claims") or [] if "measure" in e}
+    judged = {e["id"]: _definition(e, bounds.get(e["measure"])) for e in stated.get("claims") or [] if "measure" in e}
     return {"sha256": hashlib.sha256(content).hexdigest(), "judged": judged, "bounds": bounds}
 
 

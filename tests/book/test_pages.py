@@ -155,7 +155,7 @@ def goldfish_has_formulas(found):
 def page_is_accessible(visit, page, theme):
     """All rules in the light theme; in the dark one what depends on it, the contrast."""
     page.emulate_media(color_scheme=theme)
-    expect(page.locator("html")).to_have_attribute("data-theme", theme)
+    expect(page.locator("html")).to_have_attribute("data-theme", theme, timeout=30_000)  # a long page, a busy machine
     assert visit.violations(**{"runOnly": ["color-contrast"]} if theme == "dark" else {}) == []
 
 

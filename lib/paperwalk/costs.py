@@ -27,6 +27,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 from paperwalk import evidence, runs
+from paperwalk.data import sources
+from paperwalk.runs.execution import environment
 from paperwalk.runs.files import code_cells, resolve_root, tags_of
 from paperwalk.runs.parameters import read_mapping
 
@@ -339,7 +341,11 @@ def _cell_of_calls(chapter, root):
 def _drawn_up_calls(chapter, values, root):
     """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
     names = dict[str, Any](__name__="__costs__")
-    with contextlib.redirect_stdout(io.StringIO()):
+    own = {
+        sources.VARIABLE: "",
+        "PAPERWALK_ROOT": str(resolve_root(root)),
+    }  # which an Experiment sets
+    with contextlib.redirect_stdout(io.StringIO()), environment(**own):
         for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
             if "report" not in tags_of(cell):
                 exec(compile(cell["source"], chapter, "exec"), names)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,9 +148,13 @@ def test_the_papers_own_scale_is_costed_and_not_run(chapter, monkeypatch):
 
 
 def test_legal_rag_counts_the_calls_that_a_run_makes():
+    costs._drawn_up_calls.cache_clear()
+    of_a_run = lambda: [os.environ.get(name) for name in ("PAPERWALK_SOURCES", "PAPERWALK_ROOT")]
+    before = of_a_run()
     have = quantities(costs.plan("legal_rag", "ci"))
     assert have["calls"] > 0 and have["tokens read"] > have["calls"] and have["price"] == 0
     assert have["tokens written"] <= have["calls"] * 16 * 4
+    assert of_a_run() == before  # what is read afterwards is not noted as if the plan had read it
 
 
 def measured(seed, seconds, profile="evening", complete=True):

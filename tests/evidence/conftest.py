@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from paperwalk import evidence, runs
+from paperwalk.data import sources
 from paperwalk.evidence import records
 
 MEASURES = {
@@ -50,6 +51,7 @@ def measured(root, seed, outcomes, profile="evening", complete=True, monkeypatch
     parameters = {"profile": profile, "seed": seed, "steps": 4} | changed
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(records.REGISTERED, "1")
+        patch.delenv(sources.VARIABLE, raising=False)
         patch.setenv("PAPERWALK_COMMIT", json.dumps({"git_commit": "0" * 40, "git_dirty": False}))
         run = evidence.Records("demo", parameters, root)
         for (measure, arm), of_items in outcomes.items():

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from paperwalk import evidence, runs
+from paperwalk.data import sources
 from paperwalk.evidence.records import REGISTERED
 from paperwalk.runs.execution import environment
 
@@ -118,8 +119,10 @@ def book(tmp_path):
 
 
 @pytest.fixture
-def put(book):
+def put(book, monkeypatch):
     """put(value) writes evidence as a run of the chapter would, and returns its file."""
+
+    monkeypatch.delenv(sources.VARIABLE, raising=False)
 
     def put(value, seed=100, profile="evening"):
         commit = json.dumps({"git_commit": "0" * 40, "git_dirty": False})

@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are slower than one
 
 from paperwalk import evidence, runs
+from paperwalk.data.fetch import PACKAGES
 from paperwalk.evidence.machine import device_name
 
 LONGEST = ("test_notebooks.py", "TestChapters")  # begun first: no process is left with one at the end
@@ -44,6 +45,22 @@ def browser(chromium):
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def pins_and_source(tmp_path, monkeypatch):
+    """pins_and_source(module) -> copies of packages.txt and of the module's file, read in their place, and no cache."""
+
+    def copied(module):
+        pins, source = tmp_path / "packages.txt", tmp_path / Path(module.__file__).name
+        pins.write_bytes(PACKAGES.read_bytes())
+        source.write_bytes(Path(module.__file__).read_bytes())
+        monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
+        monkeypatch.setattr(module, "__file__", str(source))
+        return pins, source
+
+    return copied
 
 
 @pytest.hookimpl(tryfirst=True)

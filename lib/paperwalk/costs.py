@@ -341,10 +341,7 @@ def _cell_of_calls(chapter, root):
 def _drawn_up_calls(chapter, values, root):
     """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
     names = dict[str, Any](__name__="__costs__")
-    own = {
-        sources.VARIABLE: "",
-        "PAPERWALK_ROOT": str(resolve_root(root)),
-    }  # which an Experiment sets
+    own = {sources.VARIABLE: "", "PAPERWALK_ROOT": str(resolve_root(root))}  # an Experiment sets them
     with contextlib.redirect_stdout(io.StringIO()), environment(**own):
         for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
             if "report" not in tags_of(cell):

@@ -3,13 +3,12 @@
 import re
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
 from paperwalk.data import corpora, sources
 from paperwalk.data.corpora import Document
-from paperwalk.data.fetch import PACKAGES, CorpusError, fetch
+from paperwalk.data.fetch import CorpusError, fetch
 
 
 def test_wikipedia_is_clean_prose_without_repeats():
@@ -46,13 +45,8 @@ def test_cleaning_drops_markup_and_keeps_prose():
     )
 
 
-def test_cleaned_texts_are_those_of_the_pin_and_of_the_cleaning(tmp_path, monkeypatch):
-    pins, module, made = tmp_path / "packages.txt", tmp_path / "corpora.py", []
-    pins.write_bytes(PACKAGES.read_bytes())
-    module.write_bytes(Path(corpora.__file__).read_bytes())
-    monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
-    monkeypatch.setattr(corpora, "__file__", str(module))
+def test_cleaned_texts_are_those_of_the_pin_and_of_the_cleaning(pins_and_source, monkeypatch):
+    (pins, module), made = pins_and_source(corpora), []
     monkeypatch.setattr(corpora, "_books", lambda: made.append("text") or [Document("a", f"text {len(made)}")])
     text = lambda: corpora.load("books")[0].text
     assert text() == text() == "text 1"

@@ -214,7 +214,7 @@ def call(tmp_path, monkeypatch):
         for name, rest in programs.items():
             program = NOTES.format(log=str(log), name=name, rest=rest)
             made.append([runner.Box(name, [sys.executable, "-c", program], 30, pretrained=name in pretrained)])
-        monkeypatch.setattr(runner, "stages", lambda *_: made)
+        monkeypatch.setattr(runner, "stages", lambda *_, **__: made)
         failed = runner.run_all(1, tmp_path / "out", loads=tmp_path / "loads", stage=tmp_path / "stage")
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         states = {box["box"]: box["state"] for box in summary["boxes"]}

@@ -7,7 +7,7 @@ from paperwalk import evidence, runs
 from paperwalk.book import freshness
 from paperwalk.show import prose
 
-GAP = {"id": "gap", "seeds": 3, "ours": 0.3, "low": 0.2, "high": 0.4}
+GAP = {"id": "gap", "seeds": 3, "items": 2, "ours": 0.3, "low": 0.2, "high": 0.4}
 CITED = ["rouge.hash-4", "low.rouge.hash-4", "high.rouge.hash-4", "rouge.hash-4 minus control", "claim.gap"]
 CITED += ["low.claim.gap", "parameter.steps", "run.minutes", "elsewhere", "rouge.nobody"]
 

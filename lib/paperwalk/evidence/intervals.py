@@ -223,14 +223,20 @@ def _resampled(outcomes: np.ndarray, strata: Sequence[str] | None) -> np.ndarray
     """Means of RESAMPLES draws, with replacement, of the seeds and, within strata, of the items: (RESAMPLES,)."""
     rng = np.random.default_rng(0)
     seeds, items = outcomes.shape
-    of_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, RESAMPLES)
+    of_seeds = _times_drawn(rng, seeds)
     of_items = np.zeros((RESAMPLES, items))
     names = np.asarray(strata if strata is not None else [""] * items)
     for name in np.unique(names):
         where = np.flatnonzero(names == name)
-        of_items[:, where] = rng.multinomial(len(where), [1 / len(where)] * len(where), RESAMPLES)
+        of_items[:, where] = _times_drawn(rng, len(where))
     present = ~np.isnan(outcomes)
     totals, counts = of_items @ np.where(present, outcomes, 0).T, of_items @ present.T  # (RESAMPLES, S)
     weights = of_seeds * (counts > 0)  # a seed whose items were not drawn says nothing
     means = (weights * totals / np.maximum(counts, 1)).sum(1) / np.maximum(weights.sum(1), 1)
     return means[weights.sum(1) > 0]
+
+
+def _times_drawn(rng, n):
+    """How often each of n things is among n drawn with replacement: (RESAMPLES, n)."""
+    draws = rng.integers(n, size=(RESAMPLES, n))  # rng.multinomial, which says the same, is slower
+    return np.stack([np.bincount(drawn, minlength=n) for drawn in draws])

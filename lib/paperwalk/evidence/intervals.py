@@ -9,6 +9,7 @@ the mean, widened by Student's t for the few seeds there are; its shape is kept.
 interval: Beta quantiles of as many independent trials as that variance amounts to.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -221,22 +222,22 @@ def _rate(mean: float, variance: float, n: int) -> tuple[float, float]:
 
 def _resampled(outcomes: np.ndarray, strata: Sequence[str] | None) -> np.ndarray:
     """Means of RESAMPLES draws, with replacement, of the seeds and, within strata, of the items: (RESAMPLES,)."""
-    rng = np.random.default_rng(0)
-    seeds, items = outcomes.shape
-    of_seeds = _times_drawn(rng, seeds)
-    of_items = np.zeros((RESAMPLES, items))
-    names = np.asarray(strata if strata is not None else [""] * items)
-    for name in np.unique(names):
+    of_seeds = _times_drawn(len(outcomes), 0)
+    present, filled = ~np.isnan(outcomes), np.nan_to_num(outcomes)
+    names = np.asarray(strata if strata is not None else [""] * outcomes.shape[1])
+    totals, counts = np.zeros_like(of_seeds), np.zeros_like(of_seeds)  # (RESAMPLES, S)
+    for stream, name in enumerate(np.unique(names), 1):
         where = np.flatnonzero(names == name)
-        of_items[:, where] = _times_drawn(rng, len(where))
-    present = ~np.isnan(outcomes)
-    totals, counts = of_items @ np.where(present, outcomes, 0).T, of_items @ present.T  # (RESAMPLES, S)
+        drawn = _times_drawn(len(where), stream)
+        totals += drawn @ filled[:, where].T
+        counts += drawn @ present[:, where].T.astype(float)
     weights = of_seeds * (counts > 0)  # a seed whose items were not drawn says nothing
     means = (weights * totals / np.maximum(counts, 1)).sum(1) / np.maximum(weights.sum(1), 1)
     return means[weights.sum(1) > 0]
 
 
-def _times_drawn(rng, n):
-    """How often each of n things is among n drawn with replacement: (RESAMPLES, n)."""
-    draws = rng.integers(n, size=(RESAMPLES, n))  # rng.multinomial, which says the same, is slower
-    return np.stack([np.bincount(drawn, minlength=n) for drawn in draws])
+@functools.lru_cache(maxsize=8)  # rows of a table, and simulations, have the same seeds and items
+def _times_drawn(n, stream):
+    """How often each of n things is among n drawn with replacement: (RESAMPLES, n); other draws for each stream."""
+    draws = np.random.default_rng([n, stream]).integers(n, size=(RESAMPLES, n))
+    return np.stack([np.bincount(drawn, minlength=n) for drawn in draws]).astype(float)

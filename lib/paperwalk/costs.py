@@ -10,6 +10,7 @@ import contextlib
 import csv
 import functools
 import io
+import tempfile
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -342,7 +344,12 @@ def _drawn_up_calls(chapter, values, root):
     """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
     names = dict[str, Any](__name__="__costs__")
     own = {sources.VARIABLE: "", "PAPERWALK_ROOT": str(resolve_root(root))}  # an Experiment sets them
-    with contextlib.redirect_stdout(io.StringIO()), environment(**own):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        environment(**own),
+        tempfile.TemporaryDirectory() as scratch,  # not the folder of the run that is planned, which may be going on
+        mock.patch.object(runs, "checkpoint_dir", lambda *_: Path(scratch)),
+    ):
         for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
             if "report" not in tags_of(cell):
                 exec(compile(cell["source"], chapter, "exec"), names)

@@ -147,8 +147,9 @@ def test_the_papers_own_scale_is_costed_and_not_run(chapter, monkeypatch):
     assert {"GPU-hours", "hours"} & set(quantities(costs.plan(chapter, "paper")))
 
 
-def test_legal_rag_counts_the_calls_that_a_run_makes():
+def test_legal_rag_counts_the_calls_that_a_run_makes(monkeypatch):
     costs._drawn_up_calls.cache_clear()
+    monkeypatch.setattr(runs, "checkpoint_dir", lambda *_: pytest.fail("a run that goes on would note what is read"))
     of_a_run = lambda: [os.environ.get(name) for name in ("PAPERWALK_SOURCES", "PAPERWALK_ROOT")]
     before = of_a_run()
     have = quantities(costs.plan("legal_rag", "ci"))

@@ -1,7 +1,9 @@
 """Notebook files and the repository that they lie in: reading, hashing, writing."""
 
+import glob
 import json
 import os
+import platform
 import re
 import secrets
 from collections.abc import Callable
@@ -133,9 +135,18 @@ def in_words(error: OSError) -> str:
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Writes bytes, or text as UTF-8, so that whoever reads `path` finds the old file or the new one, never a part."""
+    """Writes bytes, or text as UTF-8, so that whoever reads `path` finds the old file or the new one, never a part.
+
+    What a process of this machine left that was killed in the middle of this goes.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    machine = f".{path.name}.{platform.node()}"
+    for left in path.parent.glob(f"{glob.escape(machine)}-*.tmp"):
+        import psutil
+
+        if not psutil.pid_exists(int(left.name.split("-")[-2])):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{machine}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

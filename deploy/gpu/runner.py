@@ -32,7 +32,7 @@ SEEDS = (100, 101, 102)  # evidence; a dry run is a trial, of seed 0
 BENCHMARKS = ("mask", "loss", "fam", "generation")
 SECONDS = {"probe": 40, "tests": 90, "cells": 110, "chapter": 180}
 SECONDS |= {"mask": 40, "loss": 80, "fam": 70, "generation": 120}
-DRY = 4  # times as long may a box take on a CPU, which others use too
+DRY_FACTOR = 4  # a box of a dry run may take so many times as long, on a CPU that others use too
 LEAST = 15  # seconds before the deadline in which nothing is begun any more: what there is gets packed
 GRACE = 5  # seconds between the request to end and the end
 COLLECT_EVERY = 20  # seconds
@@ -113,7 +113,7 @@ def stages(work: Path, dry: bool, only: Collection[str] = (), clean: bool = True
     if dry:
         boxes += [[_chapter("chapter", name, "ci", 0, {})] for name in chapters()]
         for [box] in boxes:
-            box.seconds *= DRY
+            box.seconds *= DRY_FACTOR
     else:
         for seeds in (SEEDS[:1], SEEDS[1:]):
             boxes += [[_chapter("chapter", name, "gpu", seed, {}, clean) for seed in seeds] for name in chapters()]

@@ -160,6 +160,7 @@ def test_a_full_disk_holds_results_up_and_loses_none(book, cluster, log):
     with mounted(book / "_runs/demo/results", "-t", "tmpfs", "-o", "size=64k", "tmpfs") as results:
         filler = fill(results)
         process = start(book, "run", "demo", *options)
+        wait_for(lambda: len(told(log, "written")) == 2, process)
         assert any(": waiting" in line for line in process.stderr)  # as soon as it has said so
         assert process.poll() is None and not list(results.glob("*.parquet"))
         filler.unlink()

@@ -1,4 +1,4 @@
-"""Files written whole: by several at once, and with the permissions of any other file."""
+"""Files written whole: by several at once, after a kill, and with the permissions of any other file."""
 
 import os
 import platform
@@ -29,11 +29,13 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_but_not_what_another
     for killed in (file, other):
         subprocess.run([sys.executable, "-c", KILLED, str(killed)], check=False)
     [of_a_dead_one, of_another_file] = sorted(tmp_path.iterdir(), key=lambda path: ".json.b." in path.name)
-    of_a_living_one = tmp_path / f".a.json.{platform.node()}-{os.getpid()}-0.tmp"
-    of_a_living_one.write_text("half")
+    of_a_living_one = tmp_path / f".a.json.{platform.node()},{os.getpid()},0.tmp"
+    of_another_machine = tmp_path / of_a_dead_one.name.replace(platform.node(), f"{platform.node()}-2")
+    for file_of_another in (of_a_living_one, of_another_machine):
+        file_of_another.write_text("half")
     write_atomically(file, "whole")
     assert file.read_text() == "whole" and not of_a_dead_one.exists()
-    assert set(tmp_path.iterdir()) == {file, of_a_living_one, of_another_file}
+    assert set(tmp_path.iterdir()) == {file, of_a_living_one, of_another_machine, of_another_file}
 
 
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):

@@ -238,6 +238,6 @@ def _resampled(outcomes: np.ndarray, strata: Sequence[str] | None) -> np.ndarray
 
 @functools.lru_cache(maxsize=8)  # rows of a table, and simulations, have the same seeds and items
 def _times_drawn(n, stream):
-    """How often each of n things is among n drawn with replacement: (RESAMPLES, n); other draws for each stream."""
+    """How often each of n things is among n drawn with replacement, (RESAMPLES, n) floats; others for each stream."""
     draws = np.random.default_rng([n, stream]).integers(n, size=(RESAMPLES, n))
     return np.stack([np.bincount(drawn, minlength=n) for drawn in draws]).astype(float)

@@ -137,16 +137,16 @@ def in_words(error: OSError) -> str:
 def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Writes bytes, or text as UTF-8, so that whoever reads `path` finds the old file or the new one, never a part.
 
-    What a process of this machine left that was killed in the middle of this goes.
+    What a process of this machine left that was killed in the middle of writing `path` is removed.
     """
     path = Path(path)
-    machine = f".{path.name}.{platform.node()}"
-    for left in path.parent.glob(f"{glob.escape(machine)}-*.tmp"):
+    ours = f".{path.name}.{platform.node()},"  # no machine's name has a comma, so it is no other's
+    for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):
         import psutil
 
-        if not psutil.pid_exists(int(left.name.split("-")[-2])):
+        if not psutil.pid_exists(int(left.name.split(",")[-2])):
             left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{machine}-{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{ours}{os.getpid()},{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

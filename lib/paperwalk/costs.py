@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from paperwalk import evidence, runs
 from paperwalk.data import sources
-from paperwalk.runs.execution import environment
+from paperwalk.runs.execution import SCRATCH, environment
 from paperwalk.runs.files import code_cells, resolve_root, tags_of
 from paperwalk.runs.parameters import read_mapping
 
@@ -346,9 +345,8 @@ def _drawn_up_calls(chapter, values, root):
     own = {sources.VARIABLE: "", "PAPERWALK_ROOT": str(resolve_root(root))}  # an Experiment sets them
     with (
         contextlib.redirect_stdout(io.StringIO()),
-        environment(**own),
         tempfile.TemporaryDirectory() as scratch,  # not the folder of the run that is planned, which may be going on
-        mock.patch.object(runs, "checkpoint_dir", lambda *_: Path(scratch)),
+        environment(**own, **{SCRATCH: scratch}),
     ):
         for cell in code_cells(runs.notebook_path(chapter, root))[: _cell_of_calls(chapter, root)]:
             if "report" not in tags_of(cell):

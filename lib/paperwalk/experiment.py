@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paperwalk import evidence, runs
 from paperwalk.data import sources
-from paperwalk.runs.execution import SOURCES, Guarded
+from paperwalk.runs.execution import SCRATCH, SOURCES, Guarded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,8 @@ class Experiment:
     def __init__(self, chapter: str, given: dict[str, Any]):
         self.chapter, self.p = chapter, runs.check(chapter, given, only_known=True)
         # what is there of other data goes, before anything is read
-        self.folder = runs.checkpoint_dir(self.chapter, vars(self.p))
+        scratch = os.environ.get(SCRATCH)
+        self.folder = Path(scratch) if scratch else runs.checkpoint_dir(self.chapter, vars(self.p))
         os.environ[sources.VARIABLE] = str(self.folder / SOURCES)
         os.environ.setdefault("PAPERWALK_ROOT", str(runs.ROOT))  # where the names of files begin
         self.records = evidence.Records(chapter, vars(self.p))

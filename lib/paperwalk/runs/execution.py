@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 SOURCES = "sources.jsonl"  # in a run's folder of checkpoints: what it has read
+SCRATCH = "PAPERWALK_SCRATCH"  # where a notebook is not run but counted: its folder, in place of the run's own
 TIMEOUT = 3600  # seconds that one cell may take
 
 

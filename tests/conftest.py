@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are slower than one
 
@@ -55,8 +56,9 @@ def ci_run():
     def found(chapter):
         values = runs.profile_values(chapter, "ci") | {"seed": 0}
         file = evidence.result_file(chapter, values, as_evidence=False)
-        if not file.exists() or not evidence.is_fresh(evidence.read(file)):
-            runs.execute(chapter, "ci", 0)
+        with FileLock(runs.work_dir(chapter, "ci", 0) / ".tests"):  # a run that goes on refuses another; tests wait
+            if not file.exists() or not evidence.is_fresh(evidence.read(file)):
+                runs.execute(chapter, "ci", 0)
         return evidence.read(file)
 
     return found

@@ -342,7 +342,7 @@ def _cell_of_calls(chapter, root):
 def _drawn_up_calls(chapter, values, root):
     """(calls, tokens read, tokens written at most, price) as the notebook's cells count them, up to the one tagged."""
     names = dict[str, Any](__name__="__costs__")
-    own = {sources.VARIABLE: "", "PAPERWALK_ROOT": str(resolve_root(root))}  # an Experiment sets them
+    own = {sources.VARIABLE: "", "PAPERWALK_ROOT": str(resolve_root(root))}  # an Experiment sets both: put back
     with (
         contextlib.redirect_stdout(io.StringIO()),
         tempfile.TemporaryDirectory() as scratch,  # not the folder of the run that is planned, which may be going on

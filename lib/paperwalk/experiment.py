@@ -21,14 +21,15 @@ Measured = tuple[Mapping[str, Mapping[str, float]], Mapping[str, Any]]
 class Experiment:
     """One run of a chapter: `Experiment(chapter, globals())` below the notebook's parameters cell.
 
-    p: the parameters, each found to be allowed. folder: for the checkpoints of this run with the present code and data;
-    it goes when the results have been written. records: what is recorded so far. Raises ParameterError as `runs.check`.
+    p: the parameters, each found to be allowed. folder: for the checkpoints of this run with the present code and data
+    (of a run that is only planned: a scratch folder); it goes when the results have been written. records: what is
+    recorded so far. Raises ParameterError as `runs.check`.
     """
 
     def __init__(self, chapter: str, given: dict[str, Any]):
         self.chapter, self.p = chapter, runs.check(chapter, given, only_known=True)
-        # what is there of other data goes, before anything is read
         scratch = os.environ.get(SCRATCH)
+        # before anything is read: what is there of other data goes
         self.folder = Path(scratch) if scratch else runs.checkpoint_dir(self.chapter, vars(self.p))
         os.environ[sources.VARIABLE] = str(self.folder / SOURCES)
         os.environ.setdefault("PAPERWALK_ROOT", str(runs.ROOT))  # where the names of files begin

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -128,6 +129,25 @@ def plan(given: Namespace) -> None:
     print(costs.text(chapter, profile, costs.plan(chapter, profile, given.gpu, mfu, gpus)))
 
 
+def profile(given: Namespace) -> None:
+    """Runs the chapter once and prints what its arms' time went into."""
+    import json
+    import tempfile
+
+    from paperwalk import profiling
+    from paperwalk.runs.execution import environment
+
+    changed = values.overrides(given.set)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "profile.jsonl"
+        with environment(**{profiling.PROFILED: str(file)}):
+            start = time.monotonic()
+            runs.execute(given.chapter, given.profile, 0, changed)
+            taken = time.monotonic() - start
+        arms = [json.loads(line) for line in file.read_text().splitlines()]
+    print(profiling.table(arms, taken))
+
+
 def list_chapters(given: Namespace) -> None:
     """Prints a table of chapters, profiles, seeds with committed evidence, and whether that is fresh."""
     row, chapters = "{:<20} {:<8} {:>5}  {}".format, runs.chapters()
@@ -193,6 +213,7 @@ COMMANDS = {  # name: the function that does it, and what it says of itself
         "measure what is missing of a chapter's evidence, a seed a core, and say what is open",
     ),
     "plan": (plan, "what a chapter would cost at a scale, in time, memory, disk or money"),
+    "profile": (profile, "run a chapter once, and say what the time of its arms went into"),
     "list": (list_chapters, "chapters, profiles and the committed evidence"),
     "refresh": (refresh_book, "bring every notebook of the book up to date"),
     "new": (new_chapter, "make a new chapter from the template"),
@@ -247,6 +268,12 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
         "--gpu": {"default": "H100", "help": "its peak and memory are taken (default: H100)"},
         "--gpus": {"default": "1", "metavar": "N", "help": "GPUs that share the state (default: 1)"},
         "--mfu": {"default": "0.4", "metavar": "SHARE", "help": "share of the peak that is reached (default: 0.4)"},
+    },
+    "profile": {
+        "chapter": {},
+        "--profile": {"default": "ci", "help": f"{SCALES} (default: ci)"},
+        "--seeds": {"default": "1", "metavar": "N", "help": "the first of them is run (default: seed 0)"},
+        "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "override a parameter"},
     },
     "new": {"slug": {}},
     "publish": {"url": {}, "--branch": {"default": "main"}},

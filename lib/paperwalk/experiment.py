@@ -61,7 +61,8 @@ class Experiment:
         calls = list(calls)
         guard = Guarded if "PAPERWALK_GUARDED" in os.environ else lambda function: function
         notes = os.environ.get(sources.VARIABLE)
-        jobs = [delayed(_noting)(notes, guard(function), *arguments) for function, *arguments in calls]
+        name = lambda arguments: f"{label}/{getattr(arguments[-1], 'name', arguments[-1])}"
+        jobs = [delayed(_noting)(notes, name(given), guard(function), *given) for function, *given in calls]
         order = "generator" if ordered else "generator_unordered"
         return runs.progress(Parallel(self.p.workers, return_as=order)(jobs), len(jobs), label)
 
@@ -104,11 +105,14 @@ class Experiment:
         print(f"written: {file.name}")
 
 
-def _noting(notes, function, *arguments):
+def _noting(notes, name, function, *arguments):
     """The function's result; what it reads is noted for this run, though its process may have begun in another."""
+    from paperwalk.profiling import profiled
+
     if notes is not None:
         os.environ[sources.VARIABLE] = notes
-    return function(*arguments)
+    with profiled(name):
+        return function(*arguments)
 
 
 def _named(name, function, arm):

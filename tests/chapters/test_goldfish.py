@@ -135,3 +135,34 @@ def test_one_in_k_is_dropped_of_real_text(articles, k):
     dropped = (~goldfish_mask(ids, k, 13)[13:])[distinct].double()
     assert len(dropped) > 100_000
     assert abs(dropped.mean() - 1 / k) < 3 * (1 / k * (1 - 1 / k) / len(dropped)) ** 0.5
+
+
+def test_arms_trained_together_are_those_trained_alone(tmp_path):
+    """As a GPU's arms are: `trained` finds them finished, with what it would have made of each."""
+    apart, together = (load("goldfish", device=torch.device("cpu")).namespace for _ in range(2))
+    for space, folder in ((apart, "apart"), (together, "together")):
+        p, g = space["p"], torch.Generator().manual_seed(0)
+        draw = lambda rows, length: torch.randint(p.vocab_size, (rows, length), generator=g)
+        long = draw(p.n_canaries, p.text_tokens + p.shift)
+        space |= {"long_canaries": long, "canaries": long[:, p.shift // 2 :][:, : p.text_tokens]}
+        space |= {"stream": draw(60, p.text_tokens), "validation": draw(p.validation_rows, p.text_tokens)}
+        space |= {"canary_order": torch.arange(999) % p.n_canaries, "folder": tmp_path / folder}
+        arm = space["Arm"]
+        space["arms"] = [arm("control", None, canaries="none", steps=6), arm("hash", steps=6), arm("more", steps=7)]
+        space["arms"] += [arm("edited", canaries="edited", edit_every=9, steps=6), arm("narrow", width=16, steps=6)]
+    together["train_together"](together["arms"])
+    finished = sorted(file.name for file in (tmp_path / "together").iterdir())
+    assert finished == [
+        "control.safetensors",
+        "edited.safetensors",
+        "hash.safetensors",
+        "more.safetensors",
+        "narrow.safetensors",
+    ]
+    together["rows"] = None  # nothing is trained any more
+    for one, other in zip(apart["arms"], together["arms"]):
+        (model, log), (stacked, its_log) = apart["trained"](one), together["trained"](other)
+        for p, q in zip(model.parameters(), stacked.parameters()):
+            torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-5)
+        for row, its_row in zip(log, its_log, strict=True):
+            assert its_row == {name: pytest.approx(value, rel=1e-4) for name, value in row.items()}

@@ -12,10 +12,12 @@ from paperwalk.generation.beam_search import beam_search
 from paperwalk.generation.prefixes import Prefixes
 from paperwalk.generation.sampling import Draws, choose_greedy, choose_sample, lengths_of, one_by_one, truncate
 from paperwalk.models.seq2seq import Seq2Seq
+from paperwalk.profiling import phase
 
 __all__ = ["choose_greedy", "choose_sample", "generate", "sequence_log_probs", "truncate"]
 
 
+@phase("generation")
 def generate(
     model: Model,
     prompts: TokenIds,

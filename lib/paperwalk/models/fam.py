@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from paperwalk.checks import require, require_positive, require_whole
+from paperwalk.kernels.attention import attend
 from paperwalk.kernels.fam_scan import FAMWeights, fam_scan
 from paperwalk.models.layers import SwiGLU, require_even_heads, rotate
 
@@ -163,7 +164,7 @@ class FAMBlock(nn.Module):
             k, v = _join(self._memory(keys, N), k, dim=3), _join(self._memory(values, N), v, dim=3)
         q = q.unflatten(2, (N, -1)).movedim(2, 0)  # (N, B, H, c, head_dim)
         q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # k, v: M block_size + F + r + c of each block
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)  # (N B, H, c, head_dim)
+        y = attend(q, k, v, span.mask)  # (N B, H, c, head_dim)
         y = y.unflatten(0, (N, B)).permute(1, 0, 3, 2, 4).reshape(x.shape)
         return self.finish(self.attention, y, x), fam, keys, values
 
@@ -240,10 +241,10 @@ class TransformerFAM(nn.Module):
     def initial_state(self, batch: int) -> FAMState:
         """The `FAMState` before the first token, for `batch` rows; the gradient reaches the prompt through it."""
         config, x, fam = self.config, self.prompt[None], []
-        rotary = self._rotary(torch.arange(-config.fam_length, 0))
+        rotary = self._rotary(torch.arange(-config.fam_length, 0, device=x.device))
         for block in cast(Iterable[FAMBlock], self.blocks):
             q, k, v = block.fam_attention(block.attention_norm(x), rotary)  # (1, H, F, head_dim)
-            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (1, F, D)
+            y = attend(q, k, v).transpose(1, 2).flatten(2)  # (1, F, D)
             x = block.finish(block.fam_attention, y, x)
             fam.append(x.expand(batch, -1, -1))
         nothing = self.prompt.new_zeros(config.n_layers, batch, config.n_heads, 0, config.head_dim)
@@ -301,15 +302,17 @@ class TransformerFAM(nn.Module):
         mask = (key <= begun + query) & (block * b + key >= begun - kept)  # (N, c, M block_size + r + c)
         before, own = mask.split((mask.shape[2] - begun - c, begun + c), 2)
         mask = torch.cat((before, mask.new_ones(n, c, f), own), 2).repeat_interleave(B, 0)[:, None]
-        position = state.position - begun - f + torch.arange(n)[:, None] * b + torch.arange(f)  # (N, F)
-        tokens = self._rotary(state.position + torch.arange(T))
+        first = torch.arange(n, device=device)[:, None] * b  # of each block, from the first one's beginning
+        position = state.position - begun - f + first + torch.arange(f, device=device)  # (N, F)
+        tokens = self._rotary(state.position + torch.arange(T, device=device))
         return Span(n, begun + c == b, state.fresh, tokens, self._rotary(position), mask)
 
     def _rotary(self, position):
         """Cosines and signed sines (..., 1, head_dim) of whole positions (...), as in `layers.rope_table`; the
         angles are float64, for a position may be far beyond any table."""
         weight, d = self.embedding.weight, self.config.head_dim
-        frequency = self.config.rope_theta ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+        even = torch.arange(0, d, 2, dtype=torch.float64, device=position.device)
+        frequency = self.config.rope_theta ** (-even / d)
         angle = position[..., None, None] * frequency  # (..., 1, head_dim / 2)
         cos, sin = angle.cos(), angle.sin()
         return [torch.cat(pair, -1).to(weight) for pair in ((cos, cos), (-sin, sin))]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from paperwalk.checks import require
+from paperwalk.kernels.attention import attend
 
 
 def rope_table(length: int, head_dim: int, theta: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,8 +67,7 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_dim)
         if store is not None:
             k, v = store(k, v)  # (B, n_kv_heads, S, head_dim)
-        grouped = self.n_heads != self.n_kv_heads
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        y = attend(q, k, v, mask, causal, self.n_heads != self.n_kv_heads)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -95,7 +95,7 @@ class CrossAttention(nn.Module):
         them. mask: bool, broadcastable to (B, 1, 1, S), true where a key may be read.
         """
         q = self.q(x).view(len(k), -1, self.n_heads, self.head_dim).transpose(1, 2)  # (B, n_heads, R/B T, head_dim)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = attend(q, k, v, mask)
         return self.out(y.transpose(1, 2).reshape(*x.shape[:2], -1))
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from paperwalk.checks import is_number, is_whole, require, require_positive, require_whole
+from paperwalk.profiling import phase
 from paperwalk.training import checkpoints, distributed
 from paperwalk.training.checkpoints import TrainingError
 
@@ -117,11 +118,11 @@ def train(
     parameters = list(named.values())
     device = parameters[0].device
     optimizer = _adamw(parameters, config)
-    _seed(config.seed)
+    seed_all(config.seed)
 
     log = []
     if checkpoint is not None:
-        checkpoint, identity = Path(checkpoint), _identity(model, config, label)
+        checkpoint, identity = Path(checkpoint), identity_of(model, config, label)
         log = _resume(checkpoints.load(checkpoint, identity), model, optimizer, named, device, config)
         if len(log) < config.steps:
             checkpoints.prepare(checkpoint)
@@ -135,7 +136,9 @@ def train(
     bar = tqdm(steps, desc=label, total=config.steps, initial=len(log), mininterval=0.5, disable=hidden)
     for step in bar:
         lr = lr_at(step, config)
-        loss, grad_norm, kept = _step(computing, batches(step), loss_fn, optimizer, parameters, lr, config, step)
+        with phase("data"):
+            micro_batches = batches(step)
+        loss, grad_norm, kept = _step(computing, micro_batches, loss_fn, optimizer, parameters, lr, config, step)
         distributed.broadcast_(buffers)
         supervised += kept
         row = dict(step=step, loss=loss, lr=lr, grad_norm=grad_norm, kept=kept, supervised=supervised)
@@ -145,7 +148,8 @@ def train(
 
         last = step + 1 == config.steps
         if evaluate is not None and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
-            with _undisturbed(model, device), _memory(f"step {step}: evaluate", lambda: "what it takes at a time"):
+            memory = _memory(f"step {step}: evaluate", lambda: "what it takes at a time")
+            with phase("evaluation"), undisturbed(model, device), memory:
                 figures = {name: float(value) for name, value in evaluate(model).items()}
             figures = distributed.broadcast_object(figures)
             if clash := row.keys() & figures.keys():
@@ -153,10 +157,10 @@ def train(
             row.update(figures)
         due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
         if checkpoint is not None and (last or due):
-            states = distributed.all_gather_object(_random_state(device))
+            states = distributed.all_gather_object(random_state(device))
             notes = {"identity": identity, "step": len(log), "log": log, "random": states}
             with _memory(f"{checkpoint}: writing it", lambda: "the width of the model, of which it holds three copies"):
-                checkpoints.save(checkpoint, _state(model, optimizer, named), notes)
+                checkpoints.save(checkpoint, state_of(model, optimizer.state, named), notes)
     return log
 
 
@@ -177,15 +181,23 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
     for i, (batch, counts) in enumerate(shares):
         memory = _memory(f"step {step}", lambda: _size_of_step(batch, model))
         with memory, distributed.accumulating(model, i + 1 == len(shares)):
-            with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=config.bf16):
+            autocast = torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=config.bf16)
+            with phase("forward"), autocast:
                 loss, weight = loss_fn(model, batch)
             if not counts:
                 loss, weight = loss * 0, 0
             if loss.requires_grad:  # a micro-batch that keeps nothing may return a constant
-                loss.backward()
+                with phase("backward"):
+                    loss.backward()
             elif distributed.world_size() > 1:
                 raise TrainingError(f"step {step}: a loss depends on no parameter, and the other workers wait for it")
         loss_sum, kept = loss_sum + loss.detach(), kept + weight
+    with phase("optimiser"):
+        return _update(optimizer, parameters, loss_sum, kept, lr, config, step)
+
+
+def _update(optimizer, parameters, loss_sum, kept, lr, config, step):
+    """The optimiser's part of a step: from gradients of a sum to new weights."""
     grads = [p.grad for p in parameters if p.grad is not None]
     # of the sum; up to here nothing waits for the device
     norm = distributed.full_tensor(nn.utils.get_total_norm(grads))
@@ -247,26 +259,27 @@ def _tensors(batch):
 
 
 @contextmanager
-def _undisturbed(model, device):
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients, and every random state put back afterwards."""
-    state = _random_state(device)
+    state = random_state(device)
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
         model.train()
-        _set_random_state(state, device)
+        set_random_state(state, device)
 
 
-def _seed(common):
+def seed_all(common: int) -> None:
+    """Seeds python, numpy and torch, each worker in its own way."""
     seed = distributed.worker_seed(common)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # CUDA as well
 
 
-def _random_state(device):
+def random_state(device: torch.device) -> dict[str, Any]:
     """States of this worker's generators, JSON-able."""
     name, keys, *rest = cast(tuple, np.random.get_state())
     state: dict[str, Any] = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
@@ -276,7 +289,8 @@ def _random_state(device):
     return state
 
 
-def _set_random_state(state, device):
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Puts back what `random_state` gave."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
@@ -287,7 +301,7 @@ def _set_random_state(state, device):
         torch.cuda.set_rng_state(as_tensor(state["cuda"]), device)
 
 
-def _identity(model, config, label):
+def identity_of(model: nn.Module, config: TrainConfig, label: str) -> dict[str, Any]:
     """What makes two runs the same run, as a flat JSON-able dict."""
     identity = {"label": label} | asdict(config)
     for name, t in _weights(model).items():
@@ -302,11 +316,11 @@ def _weights(model):
     return {name: t for name, t in named.items() if first[id(t)] == name}
 
 
-def _state(model, optimizer, named):
+def state_of(model: nn.Module, moments: Mapping, named: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint by name: weights, persistent buffers and AdamW's step and moments."""
     tensors = {f"model.{name}": t for name, t in _weights(model).items()}
     for name, p in named.items():
-        tensors |= {f"adamw.{key}.{name}": t for key, t in optimizer.state[p].items()}
+        tensors |= {f"adamw.{key}.{name}": t for key, t in moments[p].items()}
     return tensors
 
 
@@ -319,10 +333,10 @@ def _resume(saved, model, optimizer, named, device, config):
             optimizer.state[p]["step"] = torch.zeros((), device=p.device)
             for key in ("exp_avg", "exp_avg_sq"):
                 optimizer.state[p][key] = torch.zeros_like(p, requires_grad=False)
-    saved.read_into(_state(model, optimizer, named))
+    saved.read_into(state_of(model, optimizer.state, named))
     states, rank = saved.notes["random"], distributed.rank()
     if rank < len(states):
-        _set_random_state(states[rank], device)
+        set_random_state(states[rank], device)
     else:  # a worker more than there were
-        _seed((config.seed + saved.notes["step"]) % 2**32)
+        seed_all((config.seed + saved.notes["step"]) % 2**32)
     return saved.notes["log"]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
+from paperwalk.kernels.attention import attend
+
 if TYPE_CHECKING:
     from paperwalk.kernels.fam_scan import FAMWeights
 
@@ -43,7 +45,7 @@ def fam_scan(
             k, v = torch.cat((fam_k, own_k[n]), 2), torch.cat((fam_v, own_v[n]), 2)
         if query is not None:
             q = project(query[None])[0].expand_as(q)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, F, D)
+        y = attend(q, k, v).transpose(1, 2).flatten(2)  # (B, F, D)
         x = F.linear(y, weights.out)
         if residual and not (fresh and n == 0):
             x = x + fam

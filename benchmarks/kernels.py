@@ -119,16 +119,19 @@ def cross_entropy(vocabulary, dtype):
     return _recorded(loss, "_row", lambda: loss.loss_and_slope_(*given))
 
 
-def fam_forward(f, d, block_size, n_heads=4):
-    """Launches of the FAM's attention: f vectors, heads of width d."""
-    table, kept = _empty(f, 1, d), _empty(1, n_heads, f + block_size, d)
-    return _recorded(fam, "_attend", lambda: fam.attend(_empty(1, f, 3, n_heads, d), table, table, kept, kept))
+def fam_forward(f, d, block_size, n_heads=4, rows=1):
+    """Launches of the FAM's attention: f vectors, heads of width d. Many heads in all rows make tall tiles."""
+    table, kept = _empty(f, 1, d), _empty(rows, n_heads, f + block_size, d)
+    return _recorded(fam, "_attend", lambda: fam.attend(_empty(rows, f, 3, n_heads, d), table, table, kept, kept))
 
 
-def fam_backward(f, d, block_size, n_heads=4):
+def fam_backward(f, d, block_size, n_heads=4, rows=1):
     """Launches of its gradient."""
-    table, kept, y = _empty(f, 1, d), _empty(1, n_heads, f + block_size, d), _empty(f, n_heads * d)
-    p, q = _empty(n_heads, f, f + block_size), _empty(n_heads, f, d)
+    table, kept = _empty(f, 1, d), _empty(rows, n_heads, f + block_size, d)
+    y, p, q = (
+        _empty(*shape)
+        for shape in ((rows * f, n_heads * d), (rows * n_heads, f, f + block_size), (rows * n_heads, f, d))
+    )
     given = y, y, p, q, kept, kept, kept, kept, table, table
     return _recorded(fam, "_attend_backward", lambda: fam.attend_backward(*given))
 
@@ -153,9 +156,9 @@ def reached() -> list[Launch]:
         d = p["d_model"] // p["n_heads"]
         for f in {p["fam_length"], *p["fam_lengths"], *p["fact_lengths"], p["book_fam_length"]}:
             for block_size in {p["block_size"], p["book_block_size"], 16 * p["fam_length"]}:
-                if fam.fits(f, d, torch.float32):
-                    launches += fam_forward(f, d, block_size, p["n_heads"])
-                    launches += fam_backward(f, d, block_size, p["n_heads"])
+                for rows in {1, p["batch"], p["book_batch"]} if fam.fits(f, d, torch.float32) else ():
+                    launches += fam_forward(f, d, block_size, p["n_heads"], rows)
+                    launches += fam_backward(f, d, block_size, p["n_heads"], rows)
     alike = defaultdict(list)
     for launch in launches:
         types = tuple(value.dtype for value in launch.values.values() if isinstance(value, torch.Tensor))

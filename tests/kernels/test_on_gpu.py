@@ -96,12 +96,16 @@ def test_loss_keeps_to_its_row(vocab_size, dtype):
     assert rows[:, vocab_size:].isnan().all()
 
 
-@pytest.mark.parametrize("f, d", [(1, 16), (4, 16), (16, 64), (64, 64), (256, 64)])
+@pytest.mark.parametrize("f, d", [(1, 16), (4, 16), (16, 64), (17, 24), (64, 64), (256, 64), (16, 128), (48, 128)])
+@pytest.mark.parametrize("many", [1, 128], ids=["tall tiles", "short tiles"])
 @pytest.mark.parametrize("block_size", [16, 63, 256])
 @pytest.mark.parametrize("fresh", [True, False])
-def test_fam(f, d, block_size, fresh):
+def test_fam(f, d, block_size, fresh, many, monkeypatch):
     from paperwalk.kernels.fam_scan import triton_impl
 
+    if many == 1 and (f < triton_impl.TALL or d > triton_impl.TALL_MOST_D):
+        pytest.skip("no tall tile")
+    monkeypatch.setattr(triton_impl, "MANY", many)
     torch.manual_seed(0)
     N, B, H, d_ff, eps = 3, 2, 3, 40, 1e-5
     D = H * d
@@ -113,8 +117,7 @@ def test_fam(f, d, block_size, fresh):
     given = [each.requires_grad_() for each in given]
     angle = draw(N, f, 1, d).double()
     rotary = angle.cos(), angle.sin()
-    form = scan.torch_impl._attention(given[0], f, d)[0]
-    assert form is (triton_impl.attend if f <= 16 else scan.torch_impl.attend)
+    assert scan.torch_impl._attention(given[0], f, d)[0] is triton_impl.attend
     single = [each.float() for each in rotary]
     ours = scan.fam_scan(*given[:3], single, scan.FAMWeights(*given[3:]), eps, fresh)
     exact = naive_scan.fam_scan(*precise[:3], rotary, scan.FAMWeights(*precise[3:]), eps, fresh)

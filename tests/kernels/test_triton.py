@@ -55,20 +55,26 @@ for N, B, H, f, b, d in [(1, 1, 1, 1, 1, 2), (3, 2, 3, 2, 5, 4), (2, 1, 2, 17, 6
 FAM_POISONED = """
 import torch
 from paperwalk.kernels.fam_scan import torch_impl, triton_impl
-B, f, H, d, S = 2, 3, 2, 4, 70
-torch.manual_seed(0)
+B, H = 2, 2
 draw = lambda *shape: torch.randn(shape, dtype=torch.float64)
 fill = lambda: draw(B, H, S, d).index_fill_(2, torch.arange(f), float("nan"))  # places to be written, not read
-heads, cos, sin, keys, values = draw(B, f, 3, H, d), draw(f, 1, d), draw(f, 1, d), fill(), fill()
 empty = torch.Tensor.new_empty
 torch.Tensor.new_empty = lambda *given, **options: empty(*given, **options).fill_(float("nan"))
-ours = triton_impl.attend(heads, cos, sin, our_keys := keys.clone(), our_values := values.clone())
-wanted = torch_impl.attend(heads, cos, sin, keys, values)
-for one, other in zip((*ours, our_keys, our_values), (*wanted, keys, values)):
-    torch.testing.assert_close(one, other)
-given = draw(B * f, H * d), wanted[2], wanted[1], wanted[0], keys, values, draw(B, H, S, d), draw(B, H, S, d), cos, sin
-for one, other in zip(triton_impl.attend_backward(*given), torch_impl.attend_backward(*given)):
-    torch.testing.assert_close(one, other)
+SHORT = [(3, 4, 70), (17, 24, 60), (64, 64, 96), (100, 24, 137)]
+TALL = [(64, 64, 96), (100, 80, 137), (256, 16, 288)]
+for many, sizes in [(128, SHORT), (1, TALL)]:
+    triton_impl.MANY, triton_impl.TALL_MOST_D = many, 128
+    for f, d, S in sizes:
+        torch.manual_seed(0)
+        heads, cos, sin, keys, values = draw(B, f, 3, H, d), draw(f, 1, d), draw(f, 1, d), fill(), fill()
+        ours = triton_impl.attend(heads, cos, sin, our_keys := keys.clone(), our_values := values.clone())
+        wanted = torch_impl.attend(heads, cos, sin, keys, values)
+        for one, other in zip((*ours, our_keys, our_values), (*wanted, keys, values)):
+            torch.testing.assert_close(one, other)
+        y, later = draw(B * f, H * d), (draw(B, H, S, d), draw(B, H, S, d))
+        given = y, wanted[2], wanted[1], wanted[0], keys, values, *later, cos, sin
+        for one, other in zip(triton_impl.attend_backward(*given), torch_impl.attend_backward(*given)):
+            torch.testing.assert_close(one, other)
 """
 
 

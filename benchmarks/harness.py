@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,8 +22,6 @@ from paperwalk import evidence
 
 RESULTS = Path(os.environ.get("PAPERWALK_BENCHMARKS") or Path(__file__).with_name("results"))
 ROUNDS = int(os.environ.get("PAPERWALK_ROUNDS", 0))  # of each contest; 0: as many as it says itself
-COLUMNS = "operation case implementation p20_ms p50_ms p80_ms ratio peak_mb rounds".split()
-COLUMNS += "device threads versions date commit".split()
 
 
 class Unequal(AssertionError):
@@ -36,7 +34,7 @@ class Contest:
 
     make() builds the inputs; implementations: name -> function of them, ours first; a name that begins with "floor"
     is no peer but work that none can do without. check(name, result, reference): raises Unequal where a result is not
-    ours. Ratios compare with ours: above 1, ours is faster.
+    ours. Ratios compare with ours: above 1, ours is faster. sizes: {column: value} for readers that want them apart.
     """
 
     operation: str
@@ -45,6 +43,7 @@ class Contest:
     implementations: dict[str, Callable]
     check: Callable[[str, object, object], None]
     rounds: int = 9
+    sizes: dict[str, object] = field(default_factory=dict)
 
 
 def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None) -> list[dict]:
@@ -66,25 +65,26 @@ def run(contest: Contest, memory: Callable[[Contest, str], float] | None = None)
             contest.implementations[name](*inputs)
             synchronise()
             seconds[name].append(time.perf_counter() - start)
-    ratios = {name: statistics.median(t / o for t, o in zip(times, seconds[ours])) for name, times in seconds.items()}
     rows = []
     for name, times in seconds.items():
+        row = dict(operation=contest.operation, case=contest.case, **contest.sizes, implementation=name)
         p20, p50, p80 = (1000 * at for at in percentiles(times))
-        row = dict(operation=contest.operation, case=contest.case, implementation=name, rounds=rounds)
-        row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}", ratio=f"{ratios[name]:.3f}")
-        row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", **machine())
+        row |= dict(p20_ms=f"{p20:.4g}", p50_ms=f"{p50:.4g}", p80_ms=f"{p80:.4g}")
+        low, ratio, high = percentiles([t / o for t, o in zip(times, seconds[ours])])
+        row |= dict(ratio=f"{ratio:.3f}", ratio_p20=f"{low:.3f}", ratio_p80=f"{high:.3f}")
+        row |= dict(peak_mb=f"{memory(contest, name):.1f}" if memory else "", rounds=rounds, **machine())
         rows.append(row)
         print(
-            f"{contest.operation}, {contest.case}: {name:28}{p50:10.3f} ms, {ratios[name]:.2f} times ours",
+            f"{contest.operation}, {contest.case}: {name:28}{p50:10.3f} ms, {ratio:.2f} times ours",
             row["peak_mb"] and f"{row['peak_mb']} MB",
         )
     write(contest.operation, rows)
     return rows
 
 
-def percentiles(times: list[float]) -> tuple[float, float, float]:
-    """The 20th, 50th and 80th percentile of at least two times, in their unit, never beyond what was measured."""
-    tenths = statistics.quantiles(times, n=10, method="inclusive")
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """The 20th, 50th and 80th percentile of at least two values, in their unit, never beyond what was measured."""
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
     return tenths[1], tenths[4], tenths[7]
 
 
@@ -100,7 +100,7 @@ def write(operation, rows):
     old = list(csv.DictReader(file.open(newline=""))) if file.exists() else []
     new = {(row["case"], row["device"]) for row in rows}
     kept = [row for row in old if (row["case"], row["device"]) not in new]
-    write_rows(file, COLUMNS, kept + rows)
+    write_rows(file, list(rows[0]), kept + rows)
 
 
 def write_rows(file, columns, rows):

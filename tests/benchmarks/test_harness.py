@@ -1,6 +1,7 @@
 """The benchmarks' harness: equality comes first, times are compared in turn, results replace those of the same case."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_rows_have_times_and_ratios_to_ours(results, monkeypatch):
 
     ours, peer = taking(2, 20, 30, 20), taking(1, 40, 60, 80)
     rows = {row["implementation"]: row for row in run(contest(peer, ours=ours), memory=lambda contest, name: 1.5)}
-    assert float(rows["paperwalk"]["ratio"]) == 1 and float(rows["peer"]["ratio"]) == 2  # of 2, 2 and 4
+    ratios = {name: [float(row[key]) for key in ("ratio_p20", "ratio", "ratio_p80")] for name, row in rows.items()}
+    assert ratios["paperwalk"] == [1, 1, 1] and ratios["peer"] == [2, 2, 3.2]  # of 2, 2 and 4
     times = {name: [float(row[f"{p}_ms"]) for p in ("p20", "p50", "p80")] for name, row in rows.items()}
     assert times["paperwalk"] == [20, 20, 26] and times["peer"] == [48, 60, 72]  # none beyond what was measured
     written = list(csv.DictReader(results.open(newline="")))
@@ -59,6 +61,11 @@ def test_a_case_replaces_itself_and_leaves_the_others(results):
     for case in ("ten", "eleven", "ten"):
         run(contest(sum, case))
     assert [row["case"] for row in csv.DictReader(results.open(newline=""))] == ["eleven"] * 3 + ["ten"] * 3
+
+
+def test_sizes_are_columns(results):
+    run(replace(contest(sum), sizes={"numbers": 10}))
+    assert [row["numbers"] for row in csv.DictReader(results.open(newline=""))] == ["10"] * 3
 
 
 def test_a_machine_without_git_is_measured_too(monkeypatch):

@@ -14,7 +14,7 @@ from chapters.definitions import load
 from paperwalk import evidence
 from paperwalk.models.fam import FAMConfig, TransformerFAM
 from paperwalk.papers.transformer_fam import drawings
-from paperwalk.papers.transformer_fam.speed import bytes_kept, of_stream
+from paperwalk.papers.transformer_fam.speed import of_stream
 
 KEY, ASK, FIRST, IGNORED = 256, 257, 258, -100
 
@@ -105,13 +105,6 @@ def test_the_penalty_holds_the_memory_of_rmt_too(notebook):
     model = notebook.new_model(notebook.Arm("rmt", "rmt"))
     logits, change = notebook.read_in_stretches(model, torch.randint(256, (4, 3 * notebook.p.block_size)), 1)
     assert logits.shape == (4, 2, notebook.vocab_size) and change.shape == (4,) and (change > 0).all()
-
-
-def test_bytes_kept_for_the_backward_pass():
-    linear = torch.nn.Linear(30, 20)
-    x = torch.randn(50, 30)
-    kept = bytes_kept(linear, x, lambda model, x: model(x).exp())
-    assert kept == 4 * (50 * 30 + 50 * 20)  # the input and exp's output, not the weight
 
 
 def test_the_penalty_rises_and_counts_in_the_loss(notebook):

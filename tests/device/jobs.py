@@ -315,8 +315,6 @@ def fam_measures():
         assert np.isfinite(kept["by_block"]).all()
         taken, _ = book.stream(book.new_model(arm), 10 * p.block_size, p.block_size, torch.Generator())
         assert len(taken) == 10
-        parallel = lambda model, ids: model(ids)[0]
-        book.training_step(book.new_model(arm), ids, parallel)()  # what `compare_training` times
 
 
 def searchformer_measures():

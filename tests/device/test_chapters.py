@@ -1,7 +1,6 @@
 """The chapters' own losses, batches and measurements on the pretended device, at ci scale.
 
-Left out, because the pretended device has no addresses: checkpoints, and `bytes_kept` of transformer_fam with the
-`compare_training` that calls it. Autocast to bfloat16 is not shown either.
+Left out, because the pretended device has no addresses: checkpoints. Autocast to bfloat16 is not shown either.
 """
 
 import pytest

@@ -277,6 +277,20 @@ def test_reports_depend_on_the_files_that_they_show(book):
         assert len({scoreboard for _, scoreboard in seen}) == n  # shows all chapters
 
 
+def test_a_chapter_depends_on_the_benchmarks_that_its_reports_name(book):
+    demo, file = book / "book/demo.ipynb", book / "benchmarks/results/fam_cost.csv"
+    file.parent.mkdir(parents=True)
+    before = freshness.reported_hash(demo, book)
+    file.write_text("pass")
+    assert freshness.reported_hash(demo, book) == before
+    page = nbformat.read(demo, as_version=4)
+    page.cells.append(nbformat.v4.new_code_cell("tables.fam_cost()", metadata={"tags": ["report"]}))
+    nbformat.write(page, demo)
+    before = freshness.reported_hash(demo, book)
+    file.write_text("other")
+    assert freshness.reported_hash(demo, book) != before
+
+
 def test_a_page_is_out_of_date_once_the_evidence_that_it_calls_fresh_is_not(book, put):
     put(1)
     hashes = lambda: [freshness.reported_hash(book / f"book/{name}.ipynb", book) for name in ("demo", "scoreboard")]

@@ -96,6 +96,22 @@ def test_verdicts_as_plain_text_say_what_would_settle_an_open_row(judged):
     assert "0.25 [0.125, 0.5]" in lines[0] and lines[1].endswith("about 9 seeds or about 1,000 items would settle it")
 
 
+def test_what_the_fam_costs_stands_apart_from_the_contests_with_peers(tmp_path):
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    lines = ["batch,tokens,block,F,D,layers,pass,implementation,p50_ms,ratio,ratio_p20,ratio_p80,device,threads,date"]
+    for f, ratio in ((4, 1.25), (64, 2.5)):
+        for passes, more in (("forward", 0), ("forward and backward", 0.25)):
+            sizes, where = f"8,1024,64,{f},128,2,{passes}", "a <CPU>,1,2026-01-01"
+            lines += [f"{sizes},BSWA,100,1,1,1,{where}", f"{sizes},TransformerFAM,150,{ratio + more},1.1,3.5,{where}"]
+    (folder / "fam_cost.csv").write_text("\n".join(lines) + "\n")
+    page = tables.fam_cost(tmp_path).html
+    assert [cell in page for cell in ("1,024", "1.25 [1.10, 3.50]", "150 ms / 100 ms", "a &lt;CPU&gt;")] == [True] * 4
+    assert "1.25 to 1.25 forward, 1.50 to 1.50 forward and backward" in page and page.count("<tr") == 3
+    assert tables.fam_cost_span("forward and backward", tmp_path) == (1.5, 1.5)  # not where F is the block
+    assert tables.benchmark_rows(tmp_path) == []
+
+
 def test_performance_shows_the_best_peer_even_where_it_wins(tmp_path):
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)

@@ -44,16 +44,17 @@ def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
     """sha256 (hex) of all that report cells show: their, the `setup` cells' and the library's code, names cited,
     claims, self-tests, results, and which of the evidence is fresh.
 
-    A chapter's notebook shows its own folder's files, any other notebook those of all chapters, the
-    benchmarks' and the report of the fault tests.
+    A chapter's notebook shows its own folder's files and the benchmarks' that these cells name, any other notebook
+    those of all chapters, all benchmarks' and the report of the fault tests.
     """
     root = resolve_root(root)
-    digest = hashlib.sha256(sources_of(notebook, lambda tags: tags & {"setup", "report"}))
+    sources = sources_of(notebook, lambda tags: tags & {"setup", "report"})
+    digest = hashlib.sha256(sources)
     digest.update(" ".join(cited(notebook)).encode())
     library, known = Path(__file__).parents[1], chapters(root)
     rooms = [*DRAWN_BY, *(f"papers/{chapter}" for chapter in known if chapter == Path(notebook).stem)]
-    sources = (file for room in rooms for file in library.glob(f"{room}/**/*"))
-    for file in sorted(file for file in sources if file.suffix in SOURCES):
+    drawn_by = (file for room in rooms for file in library.glob(f"{room}/**/*"))
+    for file in sorted(file for file in drawn_by if file.suffix in SOURCES):
         digest.update(file.read_bytes())
     for chapter in [Path(notebook).stem] if Path(notebook).stem in known else known:
         folder = root / "book" / chapter
@@ -65,8 +66,9 @@ def reported_hash(notebook: Path | str, root: Path | None = None) -> str:
             digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
         measured = [run for scale in evidence.SCALES for run in evidence.load(folder.name, scale, root)]
         digest.update(str([evidence.is_fresh(run, root) for run in measured]).encode())
-    if Path(notebook).stem not in known:
-        for file in [*sorted(root.glob("benchmarks/results/*.csv")), *root.glob("book/reliability/report.json")]:
+    others = [*sorted(root.glob("benchmarks/results/*.csv")), *root.glob("book/reliability/report.json")]
+    for file in others:
+        if Path(notebook).stem not in known or f"tables.{file.stem}(".encode() in sources:
             digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 

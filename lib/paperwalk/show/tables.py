@@ -176,10 +176,10 @@ def coverage(root: Path | None = None) -> Table:
 
 
 def benchmark_rows(root: Path | None = None) -> list[dict]:
-    """The rows of all contests' results (columns: benchmarks/harness.py), by file, in the order they were written."""
+    """The rows of all contests with peers (columns: benchmarks/harness.py), by file, in the order they were written."""
     folder = resolve_root(root) / "benchmarks" / "results"
     rows = [row for file in sorted(folder.glob("*.csv")) for row in csv.DictReader(file.open(newline=""))]
-    return [row for row in rows if "implementation" in row]  # benchmarks/plan.py compares no implementations
+    return [row for row in rows if "implementation" in row and "pass" not in row]  # not those of plan.py and `fam_cost`
 
 
 def performance(root: Path | None = None) -> Table:
@@ -189,16 +189,16 @@ def performance(root: Path | None = None) -> Table:
     for row in benchmark_rows(root):
         cases.setdefault((row["operation"], row["case"], row["device"]), []).append(row)
     for (operation, case, device), measured in cases.items():
-        by_speed = sorted(measured, key=_p50)
-        ours = next(row for row in measured if row["implementation"] == "paperwalk")
-        peers = [row for row in by_speed if not row["implementation"].startswith(("paperwalk", "floor"))]
+        ours, by_speed = measured[0], sorted(measured, key=_p50)
+        peers = [
+            row for row in by_speed if row != ours and not row["implementation"].startswith(("paperwalk", "floor"))
+        ]
         floor = next((row for row in by_speed if row["implementation"].startswith("floor")), None)
         best = peers[0]
         memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
         cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}"]
         cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
-        threads = f"{ours['threads']} thread{'s' * (ours['threads'] != '1')}"
-        places.append(f"{device}, {threads}, {ours['date']}")
+        places.append(f"{device}, {_threads(ours)}, {ours['date']}")
         rows.append([_td(text) for text in (operation, case, *cells)])
     title = "Medians; the ratio is the best peer's time over ours."
     head = ["operation", "case", "ours", "best peer", "ratio", "peak MB, ours / peer", "of the floor"]
@@ -208,6 +208,41 @@ def performance(root: Path | None = None) -> Table:
         head.append("where")
         rows = [[*row, _td(place)] for row, place in zip(rows, places)]
     return Table(title, head, rows, f"{len(rows)} benchmarks", stacks=True)
+
+
+def fam_cost(root: Path | None = None) -> Table:
+    """What TransformerFAM costs over BSWA of the same sizes: a row a size and device."""
+    points: dict[tuple, dict] = {}
+    for row in _fam_cost_rows(root):
+        sizes = tuple(f"{int(row[size]):,}" for size in ("batch", "tokens", "block", "F", "D", "layers"))
+        points.setdefault((row["device"], sizes), {})[row["pass"], row["implementation"]] = row
+    rows, passes = [], ("forward", "forward and backward")
+    for (device, sizes), point in points.items():
+        cells = [_number(size) for size in sizes]
+        for each in passes:
+            bswa, fam = point[each, "BSWA"], point[each, "TransformerFAM"]
+            low, ratio, high = (float(fam[key]) for key in ("ratio_p20", "ratio", "ratio_p80"))
+            noted = _HTML.noted(f"{ratio:.2f} [{low:.2f}, {high:.2f}]", f"{_ms(fam)} / {_ms(bswa)}")
+            cells.append(_number(noted))
+        rows.append([*cells, _td(_HTML.noted(device, f"{_threads(fam)}, {fam['date']}"))])
+    spans = (f"{least:.2f} to {most:.2f} {each}" for each in passes for least, most in [fam_cost_span(each, root)])
+    caption = "Time of TransformerFAM over that of BSWA: median of pairs, their 20th and 80th percentile; below, both "
+    caption += f"medians. With a sixteenth of the block as F: {', '.join(spans)}."
+    head = ["batch", "tokens", "block", "F", "D", "layers", *passes, "device"]
+    return Table(caption, head, rows, f"{len(rows)} sizes", {"device": [device for device, _ in points]}, stacks=True)
+
+
+def fam_cost_span(passes: str, root: Path | None = None) -> tuple[float, float]:
+    """The least and the largest ratio of `fam_cost` where F is a sixteenth of the block."""
+    rows = [row for row in _fam_cost_rows(root) if row["pass"] == passes and 16 * int(row["F"]) == int(row["block"])]
+    ratios = [float(row["ratio"]) for row in rows if row["implementation"] == "TransformerFAM"]
+    return min(ratios), max(ratios)
+
+
+def _fam_cost_rows(root):
+    """Those of benchmarks/results/fam_cost.csv, which benchmarks/fam.py writes."""
+    file = resolve_root(root) / "benchmarks" / "results" / "fam_cost.csv"
+    return list(csv.DictReader(file.open(newline="")))
 
 
 def fault_report(root: Path | None = None) -> dict:
@@ -239,6 +274,10 @@ def _p50(row: dict) -> float:
 
 def _ms(row: dict) -> str:
     return f"{_p50(row):.0f} ms" if _p50(row) >= 100 else f"{_p50(row):.3g} ms"
+
+
+def _threads(row: dict) -> str:
+    return f"{row['threads']} thread{'s' * (row['threads'] != '1')}"
 
 
 def _number(content: object) -> str:

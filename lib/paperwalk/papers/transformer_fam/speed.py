@@ -1,43 +1,13 @@
-"""Time and memory: of training steps beside each other, and of a stream that is read on and on."""
+"""Time and memory of a stream that is read on and on."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import psutil
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from paperwalk.models.fam import TransformerFAM
 from paperwalk.timing import wait_for
-
-Logits = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # model, ids (B, T) -> logits (B, T, V)
-
-
-def training_step(model: nn.Module, ids: torch.Tensor, logits_of: Logits) -> Callable[[], None]:
-    """A step that computes the gradients of the next-token loss on ids (B, T), and changes no weight."""
-
-    def step() -> None:
-        model.zero_grad()
-        logits = logits_of(model, ids)
-        F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-
-    return step
-
-
-def bytes_kept(model: nn.Module, ids: torch.Tensor, logits_of: Logits) -> int:
-    """What a forward pass keeps for the backward pass, weights aside."""
-    kept, weights = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        logits_of(model, ids).sum()
-    return sum(size for place, size in kept.items() if place not in weights)
 
 
 def memory_taken(device: torch.device) -> float:

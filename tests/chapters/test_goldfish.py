@@ -35,6 +35,17 @@ def test_loss_gradient_is_zero_where_the_target_is_dropped(notebook):
     assert rows.tolist() == [True, False, True, False, True, False]  # logits at i predict the target at i + 1
 
 
+def test_the_loss_of_training_is_the_one_shown(notebook):
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(50, 16, 1, 2, 2, 16, 16)).double()
+    ids, keep = torch.randint(50, (3, 12)), torch.rand(3, 12) > 0.3
+    found = []
+    for total, count in (notebook.loss_fn(model, (ids, keep)), notebook.goldfish_loss(model(ids), ids, keep)):
+        found.append((total, count, *torch.autograd.grad(total, list(model.parameters()))))
+    for ours, shown in zip(*found):
+        torch.testing.assert_close(ours, shown, rtol=1e-10, atol=1e-10)
+
+
 def test_nothing_kept_gives_zero_and_no_nan(notebook):
     logits = torch.randn(2, 4, 5, requires_grad=True)
     total, count = notebook.goldfish_loss(logits, torch.zeros(2, 4).long(), torch.zeros(2, 4).bool())

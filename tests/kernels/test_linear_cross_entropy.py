@@ -70,6 +70,32 @@ def test_other_dtypes(dtype):
         assert error < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
+def test_under_autocast_products_are_bfloat16_and_losses_float32():
+    given = inputs(100, 32, 200, torch.float32)
+    rounded = [t.detach().bfloat16().requires_grad_() for t in given[:2]]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = loss_and_gradients(linear_cross_entropy, *given)
+    alone = loss_and_gradients(linear_cross_entropy, *rounded, *given[2:])
+    assert [t.dtype for t in ours] == [torch.float32] * 3  # the gradients are those of the weights as they are kept
+    for one, other in zip(ours, alone):
+        torch.testing.assert_close(one, other.float(), rtol=0, atol=0)
+
+
+def test_models_of_a_stack_get_what_each_gets_alone():
+    alone = [inputs(63, 16, 100, seed=seed) for seed in range(3)]
+    together = [torch.stack([each[n].detach() for each in alone]) for n in range(4)]
+    weights = [t.requires_grad_() for t in together[:2]]
+    for keep in (True, False):
+        given = [*together[:3], *together[3:][:keep]]
+        losses = torch.func.vmap(linear_cross_entropy)(*given)
+        gradients = torch.autograd.grad(losses.sum(), weights)
+        for n, each in enumerate(alone):
+            value = linear_cross_entropy(*each[: 3 + keep])
+            wanted = value.detach(), *torch.autograd.grad(value, each[:2])
+            for one, other in zip((losses[n].detach(), *(g[n] for g in gradients)), wanted):
+                torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 def test_batches_of_any_shape_and_tied_weights():
     _, weight, _, _ = inputs(1, 16, 50)
     ids = torch.randint(50, (2, 3, 8))

@@ -1,6 +1,7 @@
 """The language-model head and the cross-entropy in one, for the kept targets alone, without all logits at once."""
 
 import torch
+import torch.nn.functional as F
 
 from paperwalk.kernels.linear_cross_entropy.torch_impl import LinearCrossEntropy
 
@@ -13,11 +14,15 @@ def linear_cross_entropy(
     hidden (..., D) and weight (V, D) of one floating dtype; targets (...), int64 in [0, V); keep (...), bool: which
     targets count, None for all. Rows that are not kept cost no matrix product, forward or backward, whatever their
     target. A sum, not a mean, so that micro-batches add up: divide by the number of kept targets of all of them.
-    Differentiable once, in hidden and weight; with tied embeddings pass the embedding as weight.
+    Differentiable once, in hidden and weight; with tied embeddings pass the embedding as weight. Under autocast the
+    products are of its dtype, losses and their sum of float32. Under `vmap`, for a stack's models, all logits are made.
 
     Raises TypeError or ValueError for shapes or dtypes that do not fit, and IndexError for a kept target outside [0, V)
     (on a GPU: an assertion on the device).
     """
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype == torch.float32:
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
     if weight.ndim != 2 or hidden.shape[-1:] != weight.shape[1:]:
         raise ValueError(f"weight of shape {tuple(weight.shape)}: must be (V, D) with hidden's D = {hidden.shape[-1]}")
     if not hidden.is_floating_point() or hidden.dtype != weight.dtype:
@@ -28,6 +33,11 @@ def linear_cross_entropy(
     if keep is not None and (keep.dtype != torch.bool or keep.shape != targets.shape):
         raise ValueError(f"keep = {keep.dtype} {tuple(keep.shape)}: must be bool of shape {tuple(targets.shape)}")
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    if torch._C._functorch.is_batchedtensor(hidden):  # whose shapes may not depend on what is kept
+        logits = hidden @ weight.T
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = F.cross_entropy(exact, targets, reduction="none")
+        return losses.sum() if keep is None else (losses * keep.reshape(-1)).sum()
     if keep is not None:
         rows = keep.reshape(-1).nonzero().squeeze(1)
         hidden, targets = hidden[rows], targets[rows]

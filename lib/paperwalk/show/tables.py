@@ -213,30 +213,42 @@ def performance(root: Path | None = None) -> Table:
 def fam_cost(root: Path | None = None) -> Table:
     """What TransformerFAM costs over BSWA of the same sizes: a row a size and device."""
     points: dict[tuple, dict] = {}
+    passes: dict[str, None] = {}  # in the order of the file
     for row in _fam_cost_rows(root):
         sizes = tuple(f"{int(row[size]):,}" for size in ("batch", "tokens", "block", "F", "D", "layers"))
         points.setdefault((row["device"], sizes), {})[row["pass"], row["implementation"]] = row
-    rows, passes = [], ("forward", "forward and backward")
+        passes[row["pass"]] = None
+    rows = []
     for (device, sizes), point in points.items():
         cells = [_number(size) for size in sizes]
         for each in passes:
-            bswa, fam = point[each, "BSWA"], point[each, "TransformerFAM"]
+            bswa, fam = point.get((each, "BSWA")), point.get((each, "TransformerFAM"))
+            if bswa is None or fam is None:
+                cells.append(_td(""))
+                continue
             low, ratio, high = (float(fam[key]) for key in ("ratio_p20", "ratio", "ratio_p80"))
             noted = _HTML.noted(f"{ratio:.2f} [{low:.2f}, {high:.2f}]", f"{_ms(fam)} / {_ms(bswa)}")
             cells.append(_number(noted))
-        rows.append([*cells, _td(_HTML.noted(device, f"{_threads(fam)}, {fam['date']}"))])
-    spans = (f"{least:.2f} to {most:.2f} {each}" for each in passes for least, most in [fam_cost_span(each, root)])
+        of_any = next(iter(point.values()))
+        rows.append([*cells, _td(_HTML.noted(device, f"{_threads(of_any)}, {of_any['date']}"))])
+    said: dict[str, list[str]] = {}
+    for each in passes:
+        for device, (least, most) in fam_cost_spans(each, root).items():
+            said.setdefault(device, []).append(f"{least:.2f} to {most:.2f} {each}")
+    spans = "; ".join(f"{', '.join(of_device)} on {device}" for device, of_device in said.items())
     caption = "Time of TransformerFAM over that of BSWA: median of pairs, their 20th and 80th percentile; below, both "
-    caption += f"medians. With a sixteenth of the block as F: {', '.join(spans)}."
+    caption += f"medians. With a sixteenth of the block as F: {spans}."
     head = ["batch", "tokens", "block", "F", "D", "layers", *passes, "device"]
     return Table(caption, head, rows, f"{len(rows)} sizes", {"device": [device for device, _ in points]}, stacks=True)
 
 
-def fam_cost_span(passes: str, root: Path | None = None) -> tuple[float, float]:
-    """The least and the largest ratio of `fam_cost` where F is a sixteenth of the block."""
-    rows = [row for row in _fam_cost_rows(root) if row["pass"] == passes and 16 * int(row["F"]) == int(row["block"])]
-    ratios = [float(row["ratio"]) for row in rows if row["implementation"] == "TransformerFAM"]
-    return min(ratios), max(ratios)
+def fam_cost_spans(passes: str, root: Path | None = None) -> dict[str, tuple[float, float]]:
+    """{device: the least and the largest ratio of `fam_cost` where F is a sixteenth of the block}."""
+    ratios: dict[str, list[float]] = {}
+    for row in _fam_cost_rows(root):
+        if row["pass"] == passes and 16 * int(row["F"]) == int(row["block"]) and row["implementation"] != "BSWA":
+            ratios.setdefault(row["device"], []).append(float(row["ratio"]))
+    return {device: (min(each), max(each)) for device, each in ratios.items()}
 
 
 def _fam_cost_rows(root):

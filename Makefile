@@ -53,7 +53,7 @@ gpu-all:
 	PYTHONPATH=lib $(if $(wildcard .venv/installed),$(BIN)/python,$(PYTHON)) -m deploy.gpu run --minutes $(MINUTES) --out $(OUT) $(if $(ONLY),--only $(ONLY))
 
 bench: .venv/installed
-	for one in mask loss stacked fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
+	for one in mask loss steps stacked fam generation astar; do $(BIN)/python -m benchmarks.$$one || exit 1; done
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,20 @@ class Experiment:
         chosen = self.p.device
         return torch.device("cuda" if chosen == "cuda" or (chosen == "auto" and torch.cuda.is_available()) else "cpu")
 
+    @cached_property
+    def threads(self) -> int | None:
+        """Threads of a worker: one, or as many as the cores allow where these are faster; None: joblib's own choice, in
+        a chapter that trains nothing. A run that is taken up again keeps to what it chose, for sums depend on it."""
+        from paperwalk.timing import fastest_threads
+
+        if "device" not in vars(self.p):
+            return None
+        chosen = self.folder / "threads"
+        if not chosen.exists():
+            cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize))
+            runs.write_atomically(chosen, str(fastest_threads(cores // self.p.workers)))
+        return int(chosen.read_text())
+
     def file(self, name: str) -> Path:
         """A file of the chapter's folder that the run reads: when it changes, its results are stale."""
         return sources.file(runs.notebook_path(self.chapter).with_suffix("") / name)
@@ -56,7 +72,7 @@ class Experiment:
 
     def run(self, calls: Iterable[tuple], label: str, ordered: bool = True) -> Iterator:
         """As `map`, for different functions: calls are (function, argument, ...)."""
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, parallel_config
 
         calls = list(calls)
         guard = Guarded if "PAPERWALK_GUARDED" in os.environ else lambda function: function
@@ -64,7 +80,9 @@ class Experiment:
         name = lambda arguments: f"{label}/{getattr(arguments[-1], 'name', arguments[-1])}"
         jobs = [delayed(_noting)(notes, name(given), guard(function), *given) for function, *given in calls]
         order = "generator" if ordered else "generator_unordered"
-        return runs.progress(Parallel(self.p.workers, return_as=order)(jobs), len(jobs), label)
+        with parallel_config("loky", inner_max_num_threads=self.threads):
+            results = Parallel(self.p.workers, return_as=order)(jobs)
+        return runs.progress(results, len(jobs), label)
 
     def measure(self, function: Callable[[Any], Measured], arms: Iterable, label: str) -> None:
         """Records what function(arm) measures of each arm, `workers` at a time, each kept as it ends.

@@ -57,9 +57,9 @@ def outputs(file):
         (["plan", "demo", "--mfu", "much"], "mfu = 'much': must be a number above 0 and at most 1"),
         (["plan", "demo", "--mfu", "0"], "mfu = 0.0: must be a number above 0 and at most 1"),
         (["plan", "demo", "--gpu", "Z80"], "gpu = 'Z80': must be one of A100, H100, H200"),
-        (["walk"], "argument run | evidence | plan | list | refresh | new | publish | fetch: invalid choice"),
+        (["walk"], "argument run | evidence | plan | profile | list | refresh | new | publish | fetch: invalid choice"),
         (["run"], "the following arguments are required: chapter"),
-        ([], "the following arguments are required: run | evidence | plan | list | refresh | new"),
+        ([], "the following arguments are required: run | evidence | plan | profile | list | refresh | new"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_line_before_anything_is_written(book, arguments, message):

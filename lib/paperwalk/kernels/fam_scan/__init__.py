@@ -49,5 +49,6 @@ def fam_scan(
     with torch.autocast(fam.device.type, enabled=False):  # a state that lives long is kept in full precision
         stacked = torch._C._functorch.is_batchedtensor(own_k)  # `vmap` knows nothing of a gradient written out
         if residual and stop_gradient is None and query is None and not stacked:
-            return torch_impl.FAMScan.apply(fam, own_k, own_v, *rotary, eps, fresh, *weights)
+            wants_grad = torch.is_grad_enabled()
+            return torch_impl.FAMScan.apply(fam, own_k, own_v, *rotary, eps, fresh, wants_grad, *weights)
         return naive.fam_scan(fam, own_k, own_v, rotary, weights, eps, fresh, residual, stop_gradient, query)

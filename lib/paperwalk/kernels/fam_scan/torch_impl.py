@@ -22,6 +22,7 @@ class FAMScan(torch.autograd.Function):
         sin: Tensor,
         eps: float,
         fresh: bool,
+        wants_grad: bool,
         attention_norm: Tensor,
         qkv: Tensor,
         out: Tensor,
@@ -43,9 +44,12 @@ class FAMScan(torch.autograd.Function):
             gate_and_up = z @ to_gate_up.T
             gate, up = gate_and_up.chunk(2, -1)
             fam = torch.addmm(a, F.silu(gate) * up, down.T)
-            saved.append((x, x_scale, q, p, y, z, z_scale, gate_and_up))
-        kept = (torch.stack(each) for each in zip(*saved))
-        ctx.save_for_backward(keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down, *kept)
+            if wants_grad:
+                saved.append((x, x_scale, q, p, y, z, z_scale, gate_and_up))
+        if wants_grad:
+            kept = (torch.stack(each) for each in zip(*saved))
+            known = keys, values, cos, sin, attention_norm, qkv, out, feed_forward_norm, gate_up, down
+            ctx.save_for_backward(*known, *kept)
         ctx.fresh = fresh
         return fam.view(B, f, D), keys, values
 
@@ -82,7 +86,7 @@ class FAMScan(torch.autograd.Function):
             grad_fam.view(B, f, D),
             grad_k + grad_keys[:, :, :, f:],
             grad_v + grad_values[:, :, :, f:],
-            *(None,) * 4,
+            *(None,) * 5,
             (grad_to_qkv * qkv).sum(0),
             grad_to_qkv * attention_norm,
             grad_a.T @ y.flatten(0, 1),

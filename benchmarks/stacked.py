@@ -16,7 +16,7 @@ from paperwalk.training.stacked import train_stacked
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ON_GPU = DEVICE == "cuda"
-MODELS, UPDATES = (8, 60) if ON_GPU else (4, 6)
+MODELS, UPDATES = (8, 24) if ON_GPU else (4, 6)
 
 
 def decoder(d_model, n_layers, n_heads, vocab_size, tokens):

@@ -34,6 +34,16 @@ def test_loss_and_gradients_are_those_of_all_logits(shape, chunk, monkeypatch):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("chunk", [1, 1000, 2**21])
+def test_of_fixed_shapes_loss_and_gradients_are_the_same(chunk, monkeypatch):
+    """As a recorded step takes them: all rows in the products, the dropped ones without effect."""
+    monkeypatch.setitem(torch_impl.CHUNK, "cpu", chunk)
+    given = inputs(63, 16, 100)
+    truth = loss_and_gradients(naive.linear_cross_entropy, *given)
+    for one, other in zip(loss_and_gradients(torch_impl.LinearCrossEntropy.apply, *given), truth):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 def test_dropped_rows_cost_nothing_and_may_hold_anything():
     hidden, weight, targets, keep = inputs(63, 16, 100)
     truth = loss_and_gradients(naive.linear_cross_entropy, hidden, weight, targets, keep)

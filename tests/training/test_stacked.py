@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from paperwalk.kernels.linear_cross_entropy import linear_cross_entropy
 from paperwalk.training import TrainConfig, TrainingError, train
 from paperwalk.training.stacked import train_stacked
 from training.stack import CONFIGS, SHAPES, A, batches, drawn, killed_at, labelled, loss_fn, new_models, of_one
@@ -122,9 +123,26 @@ def test_recorded_on_a_gpu_it_equals_training_one_by_one(tmp_path, shape):
 
 
 @pytest.mark.gpu
+def test_the_fused_loss_can_be_recorded(tmp_path):
+    def fused(model, batch):
+        ids, keep = batch
+        kept = keep[:, 1:]
+        return linear_cross_entropy(model.hidden(ids)[:, :-1], model.lm_head, ids[:, 1:], kept), kept.sum()
+
+    files, _ = labelled(tmp_path)
+    for n, model in enumerate(new_models(dtype=torch.float32, device="cuda")):
+        of_n = lambda step, n=n: [each[n : n + 1] for each in batches(step)]
+        train_stacked([model], of_n, fused, CONFIGS[n : n + 1], files[n : n + 1], progress=False)
+        alone = new_models(dtype=torch.float32, device="cuda")[n]
+        train(alone, of_one(n, device="cuda"), loss_fn, CONFIGS[n], progress=False)
+        for p, q in zip(alone.parameters(), model.parameters()):
+            torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
 def test_a_recorded_training_in_bf16_falls_as_one_by_one(tmp_path):
     configs = [TrainConfig(60, 3e-3, 5, bf16=True)] * A
-    same = lambda step: batches(step % 4)
+    same = lambda step: batches(step % 3)
     files, labels = labelled(tmp_path)
     train_stacked(new_models(dtype=torch.float32, device="cuda"), same, loss_fn, configs, files, labels=labels)
     for n, model in enumerate(new_models(dtype=torch.float32, device="cuda")):

@@ -38,12 +38,15 @@ def linear_cross_entropy(
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(exact, targets, reduction="none")
         return losses.sum() if keep is None else (losses * keep.reshape(-1)).sum()
-    if keep is not None:
-        rows = keep.reshape(-1).nonzero().squeeze(1)
+    keep = None if keep is None else keep.reshape(-1)
+    if keep is not None and hidden.is_cuda and torch.cuda.is_current_stream_capturing():
+        targets = targets.where(keep, 0)  # a recorded step has the same shapes whatever is kept
+    elif keep is not None:
+        rows, keep = keep.nonzero().squeeze(1), None
         hidden, targets = hidden[rows], targets[rows]
     inside = (targets >= 0) & (targets < len(weight))
     if targets.device.type == "cpu" and not inside.all():
         raise IndexError(f"targets: {targets[~inside][0]} is kept, and outside [0, {len(weight)})")
     if targets.device.type != "cpu":
         torch._assert_async(inside.all())
-    return LinearCrossEntropy.apply(hidden, weight, targets)
+    return LinearCrossEntropy.apply(hidden, weight, targets, keep)

@@ -8,24 +8,26 @@ CHUNK = {"cpu": 2**21, "cuda": 2**25}  # logits held at once: few enough for a c
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Sum of the losses of rows hidden (K, D) with weight (V, D). The gradients are made beside the loss, while a
-    chunk's logits exist, and only scaled afterwards."""
+    """Sum of the losses of rows hidden (K, D) with weight (V, D); of those kept (K,), if given. The gradients are made
+    beside the loss, while a chunk's logits exist, and only scaled afterwards."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, d_hidden, d_weight = _chunks(hidden, weight, targets, *ctx.needs_input_grad[:2])
+            loss, d_hidden, d_weight = _chunks(hidden, weight, targets, keep, *ctx.needs_input_grad[:2])
         ctx.save_for_backward(d_hidden, d_weight)
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         d_hidden, d_weight = (d if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors)
-        return d_hidden, d_weight, None
+        return d_hidden, d_weight, None, None
 
 
-def _chunks(hidden, weight, targets, wants_hidden, wants_weight):
+def _chunks(hidden, weight, targets, keep, wants_hidden, wants_weight):
     """(loss, gradient of hidden, gradient of weight) with a loss gradient of 1; None for a gradient nobody wants."""
     on_gpu = hidden.device.type != "cpu"
     # on a GPU the sum over chunks is kept in the weight's own dtype: a copy in float32 would not fit beside it
@@ -38,6 +40,9 @@ def _chunks(hidden, weight, targets, wants_hidden, wants_weight):
         part, wanted = hidden[start : start + step], targets[start : start + step]
         logits = part @ weight.T  # (C, V)
         losses, slope = _loss_and_slope(logits, wanted, wants_hidden or wants_weight)
+        if keep is not None:
+            dropped = ~keep[start : start + step]
+            losses, slope = losses.masked_fill(dropped, 0), slope.masked_fill_(dropped[:, None], 0)
         loss += losses.sum()
         if d_hidden is not None:
             torch.mm(slope, weight, out=d_hidden[start : start + step])

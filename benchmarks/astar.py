@@ -1,5 +1,9 @@
-"""A* on mazes of 30 x 30: ours, compiled, one thread and several, against plain heapq and networkx. Only the search is
-compared: the plans' lengths must agree."""
+"""A* in one thread: mazes of 30 x 30 solved, against plain heapq and networkx; their traces generated, against a copy
+of as many bytes; Sokoban puzzles of the chapter's size solved, against the naive form's search, a plain heapq.
+
+The peers search and write no trace; ours writes it, too. What must agree: the lengths of the mazes' plans, since peers
+break ties in other ways; all tokens of the traces; each step of the puzzles' plans.
+"""
 
 import heapq
 
@@ -7,12 +11,17 @@ import networkx
 import numpy as np
 
 from benchmarks.harness import Contest, Unequal, run
-from paperwalk.kernels.astar import generate, solve
+from paperwalk.kernels.astar import generate, naive, solve
 
-SIZE, TASKS = 30, 60
+SIZE, TASKS, GENERATED = 30, 60, 2000
+SOKOBAN, PUZZLES = 7, 20
+OURS = "paperwalk, one thread"
 
 
-def inputs():
+# Mazes solved
+
+
+def mazes():
     """Mazes as ours take them, and as sets of free cells with start and goal, for the peers."""
     tasks = generate("maze", SIZE, TASKS, seed=0)
     plain = []
@@ -59,27 +68,86 @@ def with_networkx(tasks, plain):
     return np.array(lengths)
 
 
-def ours(threads):
-    def plans(tasks, plain):
-        solved = solve(tasks, 0, True, threads=threads)
-        return solved.lengths("plan") // 3 - 1  # three tokens a cell, the start among them
-
-    return plans
+def solve_mazes(tasks, plain):
+    return solve(tasks, threads=1).lengths("plan") // 3 - 1  # three tokens a cell, the start among them
 
 
-def check(name, result, reference):
+def check_lengths(name, result, reference):
     if not np.array_equal(result, reference):
         raise Unequal(f"astar: {name}: its plans have other lengths than ours")
+
+
+# Traces generated
+
+
+def generate_mazes():
+    return generate("maze", SIZE, GENERATED, seed=0, threads=1)
+
+
+def written(tasks):
+    """The tokens' ids: of all traces, and of all plans."""
+    return tasks.ids("trace")[0], tasks.ids("plan")[0]
+
+
+def check_tokens(name, result, reference):
+    if not all(map(np.array_equal, result, reference)):
+        raise Unequal(f"astar: {name}: its tokens are not ours")
+
+
+# Sokoban solved
+
+
+def puzzles():
+    """Puzzles as ours take them, and as the naive form's tasks."""
+    tasks = generate("sokoban", SOKOBAN, PUZZLES, seed=0, deterministic=False)
+    return tasks, [one.layout for one in tasks]
+
+
+def solve_puzzles(tasks, layouts):
+    zero = tasks.vocabulary.index("0")
+    return solve(tasks, threads=1).ids("plan")[0].reshape(-1, 3)[:, 1:] - zero
+
+
+def with_naive(tasks, layouts):
+    cells = []
+    for layout in layouts:
+        task = naive.SokobanTask(layout)
+        _, plan = naive.astar(task, lambda state, h, task=task: task.rank(state), list)
+        cells += [worker for worker, _ in plan]
+    return np.array(cells)
+
+
+def check_plans(name, result, reference):
+    if not np.array_equal(result, reference):
+        raise Unequal(f"astar: {name}: its plans are not ours")
 
 
 CONTESTS = [
     Contest(
         "astar",
-        f"{TASKS} mazes of {SIZE} x {SIZE}",
-        inputs,
-        {"paperwalk": ours(1), "paperwalk, all cores": ours(None), "heapq": with_heapq, "networkx": with_networkx},
-        check,
-    )
+        f"solve {TASKS} mazes of {SIZE} x {SIZE}",
+        mazes,
+        {OURS: solve_mazes, "heapq": with_heapq, "networkx": with_networkx},
+        check_lengths,
+    ),
+    Contest(
+        "astar",
+        f"generate traces of {GENERATED} mazes of {SIZE} x {SIZE}",
+        lambda: (generate_mazes(),),
+        {
+            OURS: lambda tasks: written(generate_mazes()),
+            f"{OURS}, mazes given": lambda tasks: written(solve(tasks, threads=1)),
+            "floor: writing the bytes": lambda tasks: [ids.copy() for ids in written(tasks)],
+        },
+        check_tokens,
+    ),
+    Contest(
+        "astar",
+        f"solve {PUZZLES} Sokoban puzzles of {SOKOBAN} x {SOKOBAN}",
+        puzzles,
+        {OURS: solve_puzzles, "heapq, the naive form": with_naive},
+        check_plans,
+    ),
 ]
 
 if __name__ == "__main__":

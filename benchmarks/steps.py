@@ -68,7 +68,7 @@ def of_decoder(name, config, rows, tokens):
     step = stepped(model, lambda: loss(linear_cross_entropy))
     ways = {"step": step, "all logits": stepped(model, lambda: loss(naive.linear_cross_entropy))}
     case = f"{name}: {rows}x{tokens} tokens"
-    return Contest("steps", case, tuple, ways | {"floor: its products": floor(step)}, same)
+    return Contest("steps", case, tuple, ways | {"floor: its products": floor(step)}, same, rounds=3)
 
 
 def same(name, result, reference):

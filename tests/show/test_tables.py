@@ -127,5 +127,9 @@ def test_performance_shows_the_best_peer_even_where_it_wins(tmp_path):
     assert len(tables.benchmark_rows(tmp_path)) == 4 and "where" not in page
     other = lines[0].replace("a <CPU>", "a GPU")
     (folder / "loss.csv").write_text("\n".join([head, *lines, other, lines[1].replace("a <CPU>", "a GPU")]) + "\n")
+    alone = [f"steps,goldfish,step,9,10,11,1,,{rest}", f"steps,goldfish,floor: its products,3,5,6,0.5,,{rest}"]
+    (folder / "steps.csv").write_text("\n".join([head, *alone]) + "\n")
+    assert "<td>10 ms</td><td></td><td></td><td></td><td>50%</td>" in tables.performance(tmp_path).html  # no peers
+    (folder / "steps.csv").unlink()
     page = tables.performance(tmp_path).html
     assert "where" in page and page.count("a &lt;CPU&gt;, 2 threads") == page.count("a GPU, 2 threads") == 1

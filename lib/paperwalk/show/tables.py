@@ -194,10 +194,12 @@ def performance(root: Path | None = None) -> Table:
             row for row in by_speed if row != ours and not row["implementation"].startswith(("paperwalk", "floor"))
         ]
         floor = next((row for row in by_speed if row["implementation"].startswith("floor")), None)
-        best = peers[0]
-        memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
-        cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}"]
-        cells += [f"{float(best['ratio']):.2f}", memory, f"{_p50(floor) / _p50(ours):.0%}" if floor else ""]
+        cells = [_ms(ours), "", "", ""]
+        if peers:  # else only a floor stands beside it
+            best = peers[0]
+            memory = f"{ours['peak_mb']} / {best['peak_mb']}" if ours["peak_mb"] else ""
+            cells = [_ms(ours), f"{best['implementation']}: {_ms(best)}", f"{float(best['ratio']):.2f}", memory]
+        cells.append(f"{_p50(floor) / _p50(ours):.0%}" if floor else "")
         places.append(f"{device}, {_threads(ours)}, {ours['date']}")
         rows.append([_td(text) for text in (operation, case, *cells)])
     title = "Medians; the ratio is the best peer's time over ours."

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
@@ -41,8 +42,11 @@ class Traces(Sequence[Trace]):
 
     def __init__(self, domain: str, size: int, ragged: dict[str, Ragged], fate: dict[str, int] | None = None):
         self.domain, self.size, self.fate = domain, size, fate or {}
-        self.vocabulary = vocabulary(domain, size)
         self._ragged = ragged
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        return vocabulary(self.domain, self.size)
 
     def ids(self, part: str) -> Ragged:
         _one_of("part", part, PARTS)
@@ -171,11 +175,11 @@ def solve(
     if len(offsets) == 1:
         return Traces(domain, size, {part: (prompts, offsets) for part in PARTS})
     traces, plans, pieces = zip(*_parallel(work, len(offsets) - 1, threads))
-    lengths = np.concatenate(pieces)
+    lengths = np.concatenate(pieces, 1)
     for bad, why in ((0, "must have a solution"), (-1, f"must cost less than {impl.SOKOBAN_COSTS} steps")):
-        if len(found := np.flatnonzero(lengths[:, 1] == bad)):
-            raise ValueError(f"tasks: task {found[0]} {why}")
-    searched = {"trace": _ragged(traces, lengths[:, 0]), "plan": _ragged(plans, lengths[:, 1])}
+        if bad in lengths[1]:
+            raise ValueError(f"tasks: task {lengths[1].tolist().index(bad)} {why}")
+    searched = {"trace": _ragged(traces, lengths[0]), "plan": _ragged(plans, lengths[1])}
     return Traces(domain, size, {"prompt": (prompts, offsets), **searched})
 
 
@@ -288,7 +292,7 @@ def _rules(deterministic, tie_break, heuristic):
         _one_of("tie_break", tie_break, TIE_BREAKS)
     _one_of("heuristic", heuristic, HEURISTICS)
     coin = tie_break == "coin" or (not deterministic and tie_break != "paper")
-    return impl.Rules(bool(deterministic), bool(coin), tie_break == "low-h", heuristic == "perfect")
+    return bool(deterministic), bool(coin), tie_break == "low-h", heuristic == "perfect"
 
 
 class _Flat:
@@ -325,11 +329,13 @@ def _parallel(work, count, threads):
 
 
 def _ragged(flats, lengths):
-    return np.concatenate(flats), _offsets(lengths)
+    return flats[0] if len(flats) == 1 else np.concatenate(flats), _offsets(lengths)
 
 
 def _offsets(lengths):
-    return np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def _append(ragged: Ragged, other: Ragged) -> Ragged:

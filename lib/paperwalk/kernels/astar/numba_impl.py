@@ -38,10 +38,12 @@ Flood = namedtuple("Flood", "free reached next")
 """Three sets of a maze's cells, (width,) uint64 each: bit x of row y. Wider mazes have none."""
 
 Rules = namedtuple("Rules", "deterministic coin low_h perfect")
-Scratch = namedtuple("Scratch", "g parent exact heap rings child log stream")
-"""g, parent, exact: cost, parent and exact distance to the goal of each state; g is INFINITE for all between searches.
-heap: an open list; rings (2, words) uint64: another, a bit a cell. log (rows, 3): the events as state * 2 + action, g,
-h."""
+"""Python hands them over as a plain tuple: what numba does to recognise a named one takes as long as many searches."""
+
+Scratch = namedtuple("Scratch", "g parent h heap rings child log stream")
+"""g, parent, h: cost, parent and heuristic of each state (h not for Sokoban with Manhattan distances, which has none in
+advance); g is INFINITE for all between searches. heap: an open list; rings (2, words) uint64: another, a bit a cell.
+log (rows, 3): the events as state * 2 + action, g, h."""
 
 
 @compiled
@@ -59,7 +61,7 @@ def new_scratch(board, perfect):
     return Scratch(
         np.full(states, INFINITE, np.int32),
         np.empty(states, np.int32),
-        np.empty(states if perfect else 0, np.int32),
+        np.empty(states if perfect or not board.sokoban else 0, np.int32),
         np.empty(states, np.int64),
         np.zeros((2, 0 if board.sokoban else (states + 63) // 64), np.uint64),
         np.empty(4, np.int64),
@@ -278,7 +280,7 @@ def parents(sokoban, grid, width, state, before):
 def search(board, rules, scratch):
     """One search. Returns the number of events, which fill the log, and the goal or -1."""
     sokoban, width, grid, points, x, y = board.sokoban, board.width, board.grid, board.points, board.x, board.y
-    g, parent, exact, heap = scratch.g, scratch.parent, scratch.exact, scratch.heap
+    g, parent, exact, heap = scratch.g, scratch.parent, scratch.h, scratch.heap
     child, log, stream = scratch.child, scratch.log, scratch.stream
     shuffle, coin, low_h, perfect = not rules.deterministic, rules.coin, rules.low_h, rules.perfect
     if perfect:
@@ -337,27 +339,33 @@ def ordered_search(board, perfect, scratch):
     """The same for the paper's deterministic search of a maze, several times as fast.
 
     With unit steps and a consistent heuristic, a child's f is its parent's or 2 more, so that the open list is two
-    rings of cells, of this f and of the next; the cell to close is the lowest of this ring.
+    sets of cells, of this f and of the next, a bit a cell; the cell to close is the lowest of this f.
     """
     width, grid, x, y, start, goal = board.width, board.grid, board.x, board.y, board.points[0], board.points[1]
-    g, parent, exact, rings, log = scratch.g, scratch.parent, scratch.exact, scratch.rings, scratch.log
-    rings[:] = 0
-    f = np.int64(exact[start] if perfect else manhattan(x, y, start, goal))
+    g, parent, h, log = scratch.g, scratch.parent, scratch.h, scratch.log
+    now, later = scratch.rings[0], scratch.rings[1]
+    if not perfect:
+        for cell in range(h.size):
+            h[cell] = manhattan(x, y, cell, goal)
+    now[:] = 0
+    later[:] = 0
+    f = np.int64(h[start])
     if f >= INFINITE:
         return 0, np.int64(-1)
     g[start], parent[start] = 0, -1
     log[0, 0], log[0, 1], log[0, 2] = start * 2 + CREATE, 0, f
-    rings[0, start >> 6] = bit(start)
-    this, word, n, in_this, in_next = 0, start >> 6, 1, 1, 0
-    while in_this or in_next:
-        if not in_this:
-            this, word, f, in_this, in_next = 1 - this, 0, f + 2, in_next, 0
-        while not rings[this, word]:
+    now[start >> 6] = bit(start)
+    word, n = start >> 6, 1
+    while True:
+        while word < now.size and not now[word]:
             word += 1
-        lowest = lowest_bit(rings[this, word])
-        cell = (word << 6) + lowest
-        rings[this, word] ^= bit(lowest)
-        in_this -= 1
+        if word == now.size:
+            if not later.any():
+                return n, np.int64(-1)
+            now, later, word, f = later, now, 0, f + 2
+            continue
+        cell = (word << 6) + lowest_bit(now[word])
+        now[word] ^= bit(cell)
         cost = np.int64(g[cell])
         log[n, 0], log[n, 1], log[n, 2] = cell * 2 + CLOSE, cost, f - cost
         n += 1
@@ -368,21 +376,16 @@ def ordered_search(board, perfect, scratch):
             child = cell + step
             if (grid[child] != 0) | (cost >= g[child]):  # one branch
                 continue
-            h = np.int64(exact[child] if perfect else manhattan(x, y, child, goal))
             if g[child] < INFINITE:  # open, at two more
-                rings[1 - this, child >> 6] ^= bit(child)
-                in_next -= 1
-            if cost + h == f:
-                rings[this, child >> 6] |= bit(child)
-                in_this += 1
+                later[child >> 6] ^= bit(child)
+            if cost + h[child] == f:
+                now[child >> 6] |= bit(child)
                 word = min(word, child >> 6)
             else:
-                rings[1 - this, child >> 6] |= bit(child)
-                in_next += 1
+                later[child >> 6] |= bit(child)
             g[child], parent[child] = cost, cell
-            log[n, 0], log[n, 1], log[n, 2] = child * 2 + CREATE, cost, h
+            log[n, 0], log[n, 1], log[n, 2] = child * 2 + CREATE, cost, h[child]
             n += 1
-    return n, np.int64(-1)
 
 
 @inlined
@@ -463,13 +466,12 @@ def write_prompt(board, out, n):
 def read_prompt(board, ids):
     grid, points, width, shift = board.grid, board.points, board.width, board.shift
     number, wall = (SOKOBAN_0, SOKOBAN_WALL) if board.sokoban else (MAZE_0, MAZE_WALL)
-    for row in range(1, width - 1):
-        for column in range(1, width - 1):
-            grid[row * width + column] = 0
+    grid.reshape(width, width)[1:-1, 1:-1] = 0
     n = 0
-    for i in range(0, ids.size, 3):
-        cell = (ids[i + 2] - number + shift) * width + ids[i + 1] - number + shift
-        if ids[i] == wall:
+    rows = ids.reshape(-1, 3)
+    for i in range(len(rows)):
+        cell = (rows[i, 2] - number + shift) * width + rows[i, 1] - number + shift
+        if rows[i, 0] == wall:
             grid[cell] = 1
         else:
             points[n] = cell
@@ -481,19 +483,24 @@ def write_trace(board, log, events, out, n):
     sokoban, cells, x, y = board.sokoban, board.grid.size, board.x, board.y
     c, d = board.points[3], board.points[4]
     cost = (SOKOBAN_0 if sokoban else MAZE_0) + board.size
+    if not sokoban:
+        end = n + 5 * events
+        rows = out[n:end].reshape(events, 5)
+        for i in range(events):
+            state, action = log[i, 0] >> 1, log[i, 0] & 1
+            rows[i, 0], rows[i, 1], rows[i, 2] = MAZE_CREATE + action, MAZE_0 + x[state], MAZE_0 + y[state]
+            rows[i, 3], rows[i, 4] = cost + log[i, 1], cost + log[i, 2]
+        return end
     for i in range(events):
         state, action, g, h = log[i, 0] >> 1, log[i, 0] & 1, log[i, 1], log[i, 2]
-        if not sokoban:
-            n = put_cell(out, n, MAZE_CREATE + action, MAZE_0, x, y, state)
-        else:
-            out[n] = SOKOBAN_CREATE + action
-            n = put_cell(out, n + 1, WORKER, SOKOBAN_0, x, y, state // (cells * cells))
-            a, b = state // cells % cells, state % cells
-            a_off, b_off = a != c and a != d, b != c and b != d  # a box on a dock is not told
-            if a_off and b_off:
-                n = put_pair(out, n, BOX, SOKOBAN_0, x, y, a, b)
-            elif a_off or b_off:
-                n = put_cell(out, n, BOX, SOKOBAN_0, x, y, a if a_off else b)
+        out[n] = SOKOBAN_CREATE + action
+        n = put_cell(out, n + 1, WORKER, SOKOBAN_0, x, y, state // (cells * cells))
+        a, b = state // cells % cells, state % cells
+        a_off, b_off = a != c and a != d, b != c and b != d  # a box on a dock is not told
+        if a_off and b_off:
+            n = put_pair(out, n, BOX, SOKOBAN_0, x, y, a, b)
+        elif a_off or b_off:
+            n = put_cell(out, n, BOX, SOKOBAN_0, x, y, a if a_off else b)
         out[n], out[n + 1] = cost + g, cost + h
         n += 2
     return n
@@ -609,7 +616,7 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens, prompts
     Returns the buffers, or longer ones, filled with the ids of all tasks one after another; their lengths (N, 3), the
     prompts' hashes (N,) and the counts of tasks drawn, unsolved, too short, too long (4,).
     """
-    board = new_board(sokoban, size)
+    board, rules = new_board(sokoban, size), Rules(*rules)
     scratch = new_scratch(board, rules.perfect)
     log, flood = scratch.log, new_flood(board)
     cells, draws = np.empty(board.grid.size, np.int32), np.empty(board.grid.size, np.uint64)
@@ -659,26 +666,26 @@ def make_tasks(sokoban, size, rules, seed, indices, attempt, max_tokens, prompts
 
 @compiled
 def solve_tasks(sokoban, size, rules, seed, first, prompts, offsets):
-    """Traces and plans of given tasks, ids one after another, and their lengths (N, 2): 0 where there is no plan, -1
+    """Traces and plans of given tasks, ids one after another, and their lengths (2, N): 0 where there is no plan, -1
     where a cost has no token."""
-    board = new_board(sokoban, size)
+    board, rules = new_board(sokoban, size), Rules(*rules)
     scratch = new_scratch(board, rules.perfect)
     log = scratch.log
     traces, plans = buffer(offsets.size, 4096), buffer(offsets.size, 256)
-    lengths = np.zeros((offsets.size - 1, 2), np.int64)
+    lengths = np.zeros((2, offsets.size - 1), np.int64)
     t = q = np.int64(0)
     for i in range(offsets.size - 1):
         read_prompt(board, prompts[offsets[i] : offsets[i + 1]])
         seed_stream(scratch.stream, seed, SEARCH, first + i, 0)
         n, goal = search(board, rules, scratch)
         if sokoban and highest_cost(log, n) >= SOKOBAN_COSTS:
-            lengths[i, 1] = -1
+            lengths[1, i] = -1
         elif goal >= 0:
             traces = room(traces, t, 12 * n)
             plans = room(plans, q, 3 * (scratch.g[goal] + 1))
             new_t = write_trace(board, log, n, traces, t)
             new_q = write_plan(board, scratch.g, scratch.parent, goal, plans, q)
-            lengths[i, 0], lengths[i, 1] = new_t - t, new_q - q
+            lengths[0, i], lengths[1, i] = new_t - t, new_q - q
             t, q = new_t, new_q
         forget(scratch.g, log, n)
     return traces[:t], plans[:q], lengths
@@ -687,7 +694,7 @@ def solve_tasks(sokoban, size, rules, seed, first, prompts, offsets):
 @compiled
 def count_events(sokoban, size, rules, seed, first, prompts, offsets, runs):
     """Events of each search, (N, runs), and whether its plan is optimal (N, runs)."""
-    board = new_board(sokoban, size)
+    board, rules = new_board(sokoban, size), Rules(*rules)
     scratch = new_scratch(board, rules.perfect)
     log = scratch.log
     events, optimal = np.zeros((offsets.size - 1, runs), np.int32), np.zeros((offsets.size - 1, runs), np.bool_)

@@ -55,6 +55,37 @@ def test_goes_on_from_what_a_longer_training_left(tmp_path):
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-9)
 
 
+def test_a_finished_run_is_read_and_another_refused(tmp_path):
+    files, labels = labelled(tmp_path)
+    first = new_models()
+    train_stacked(first, batches, loss_fn, CONFIGS, files, labels=labels, progress=False)
+    again = new_models()
+    train_stacked(again, None, loss_fn, CONFIGS, files, labels=labels, progress=False)  # wants no batch
+    for one, other in zip(first, again):
+        assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters()))
+    with pytest.raises(TrainingError, match="the checkpoint of another run"):
+        train_stacked(new_models(), batches, loss_fn, CONFIGS, files, labels=["another"] * A, progress=False)
+
+
+def test_what_train_has_begun_is_trained_anew(tmp_path):
+    files, labels = labelled(tmp_path)
+    cut, whole = new_models()[0], new_models()
+
+    def until(step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return of_one(0)(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, until, loss_fn, CONFIGS[0], files[0], label=labels[0], progress=False)
+    assert files[0].exists()  # after five steps
+    train_stacked(whole, batches, loss_fn, CONFIGS, files, labels=labels, progress=False)
+    alone = new_models()[0]
+    train(alone, of_one(0), loss_fn, CONFIGS[0], progress=False)
+    for p, q in zip(alone.parameters(), whole[0].parameters()):
+        torch.testing.assert_close(q, p, rtol=0, atol=1e-9)
+
+
 def test_killed_it_goes_on_to_the_same_weights(tmp_path):
     whole, resumed = new_models(), new_models()
     files, labels = labelled(tmp_path / "whole")

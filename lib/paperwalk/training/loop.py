@@ -148,7 +148,7 @@ def train(
 
         last = step + 1 == config.steps
         if evaluate is not None and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
-            memory = _memory(f"step {step}: evaluate", lambda: "what it takes at a time")
+            memory = memory_named(f"step {step}: evaluate", lambda: "what it takes at a time")
             with phase("evaluation"), undisturbed(model, device), memory:
                 figures = {name: float(value) for name, value in evaluate(model).items()}
             figures = distributed.broadcast_object(figures)
@@ -159,7 +159,9 @@ def train(
         if checkpoint is not None and (last or due):
             states = distributed.all_gather_object(random_state(device))
             notes = {"identity": identity, "step": len(log), "log": log, "random": states}
-            with _memory(f"{checkpoint}: writing it", lambda: "the width of the model, of which it holds three copies"):
+            with memory_named(
+                f"{checkpoint}: writing it", lambda: "the width of the model, of which it holds three copies"
+            ):
                 checkpoints.save(checkpoint, state_of(model, optimizer.state, named), notes)
     return log
 
@@ -179,7 +181,7 @@ def _step(model, micro_batches, loss_fn, optimizer, parameters, lr, config, step
     loss_sum, kept = 0.0, 0
     shares = distributed.local_micro_batches(micro_batches)
     for i, (batch, counts) in enumerate(shares):
-        memory = _memory(f"step {step}", lambda: _size_of_step(batch, model))
+        memory = memory_named(f"step {step}", lambda: _size_of_step(batch, model))
         with memory, distributed.accumulating(model, i + 1 == len(shares)):
             autocast = torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=config.bf16)
             with phase("forward"), autocast:
@@ -215,7 +217,7 @@ def _update(optimizer, parameters, loss_sum, kept, lr, config, step):
     torch._foreach_mul_(grads, (1.0 if norm <= config.clip else config.clip / norm) * workers / kept)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with _memory(f"step {step}: AdamW", lambda: "the width of the model, of which it keeps two more copies"):
+    with memory_named(f"step {step}: AdamW", lambda: "the width of the model, of which it keeps two more copies"):
         optimizer.step()
     return loss, norm, kept
 
@@ -229,7 +231,7 @@ def _fetched(*scalars):
 
 
 @contextmanager
-def _memory(where, lower):
+def memory_named(where: str, lower: Callable[[], str]) -> Iterator[None]:
     """Turns the many ways in which memory runs out into one TrainingError; lower() says what to lower."""
     try:
         yield

@@ -17,6 +17,7 @@ from paperwalk.training.loop import (
     TrainConfig,
     identity_of,
     lr_at,
+    memory_named,
     random_state,
     seed_all,
     set_random_state,
@@ -58,7 +59,7 @@ def train_stacked(
     """
     labels = labels or [""] * len(models)
     _check(models, configs, files, labels)
-    if all(Path(file).exists() for file in files):
+    if _finished(models, configs, files, labels):
         return
     stack, figures = _Stack(models, loss_fn, configs), {}
     unfinished = Path(files[0]).with_name(f"{Path(files[0]).name}.stacked")
@@ -76,7 +77,8 @@ def train_stacked(
     for step in bar:
         with phase("data"):
             batch = batches(step)
-        stack.update(batch)
+        with memory_named(f"step {step}", lambda: "the number of models, or the rows or the length of a batch"):
+            stack.update(batch)
         last, due = step + 1 == steps, every and (step + 1) % every == 0
         evaluated = evaluate is not None and (last or (evaluate_every and (step + 1) % evaluate_every == 0))
         if last or due or evaluated or (step + 1) % FETCHED == 0:
@@ -92,6 +94,19 @@ def train_stacked(
     stack.leave(models, configs, files, labels, figures)
     for leftover in unfinished.parent.glob(f"{unfinished.name}*"):
         leftover.unlink()
+
+
+def _finished(models, configs, files, labels):
+    """Whether the files are of these runs, and all at their end; the models then have the weights."""
+    found = []
+    for model, config, file, label in zip(models, configs, files, labels):
+        saved = checkpoints.load(Path(file), identity_of(model, config, label))
+        if saved is None or saved.notes["step"] < config.steps:
+            return False
+        found.append(saved)
+    for model, saved in zip(models, found):
+        saved.read_into(state_of(model, {p: {} for p in model.parameters()}, dict(_trained(model))))
+    return True
 
 
 def _figures(evaluate, model):

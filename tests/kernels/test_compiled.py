@@ -23,7 +23,7 @@ pytestmark = pytest.mark.full
 MOST_SECONDS = 60  # to compile one kernel; the slowest takes about ten on a core
 LAUNCHES = kernels.reached()
 # Tiles are as tall as 64 rows where many heads of all rows share a GPU, and the compiler sees f = 1 as a constant.
-SIZES = [(1, 64, 1), (16, 64, 1), (256, 64, 1), (64, 64, 32), (100, 80, 32), (256, 128, 32)]
+SIZES = [(16, 64, 1), (256, 64, 32), (16, 128, 1), (256, 128, 32)]
 FURTHER = [
     launch
     for f, d, rows in SIZES

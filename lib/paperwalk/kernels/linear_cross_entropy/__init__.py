@@ -5,6 +5,10 @@ import torch.nn.functional as F
 
 from paperwalk.kernels.linear_cross_entropy.torch_impl import LinearCrossEntropy
 
+FEW = (
+    2**34
+)  # products on a GPU, about: to leave out those of dropped rows takes a wait for their number, and is no gain
+
 
 def linear_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, keep: torch.Tensor | None = None
@@ -13,9 +17,10 @@ def linear_cross_entropy(
 
     hidden (..., D) and weight (V, D) of one floating dtype; targets (...), int64 in [0, V); keep (...), bool: which
     targets count, None for all. Rows that are not kept cost no matrix product, forward or backward, whatever their
-    target. A sum, not a mean, so that micro-batches add up: divide by the number of kept targets of all of them.
-    Differentiable once, in hidden and weight; with tied embeddings pass the embedding as weight. Under autocast the
-    products are of its dtype, losses and their sum of float32. Under `vmap`, for a stack's models, all logits are made.
+    target; on a GPU so in large problems, and not while a CUDA graph is recorded. A sum, not a mean, so that
+    micro-batches add up: divide by the number of kept targets of all of them. Differentiable once, in hidden and
+    weight; with tied embeddings pass the embedding as weight. Under autocast the products are of its dtype, losses and
+    their sum of float32. Under `vmap`, for a stack's models, all logits are made.
 
     Raises TypeError or ValueError for shapes or dtypes that do not fit, and IndexError for a kept target outside [0, V)
     (on a GPU: an assertion on the device).
@@ -39,8 +44,9 @@ def linear_cross_entropy(
         losses = F.cross_entropy(exact, targets, reduction="none")
         return losses.sum() if keep is None else (losses * keep.reshape(-1)).sum()
     keep = None if keep is None else keep.reshape(-1)
-    if keep is not None and hidden.is_cuda and torch.cuda.is_current_stream_capturing():
-        targets = targets.where(keep, 0)  # a recorded step has the same shapes whatever is kept
+    recorded = hidden.is_cuda and torch.cuda.is_current_stream_capturing()
+    if keep is not None and (recorded or (hidden.device.type != "cpu" and len(hidden) * weight.numel() <= FEW)):
+        targets = targets.where(keep, 0)  # the same shapes whatever is kept
     elif keep is not None:
         rows, keep = keep.nonzero().squeeze(1), None
         hidden, targets = hidden[rows], targets[rows]

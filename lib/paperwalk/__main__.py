@@ -130,7 +130,7 @@ def plan(given: Namespace) -> None:
 
 
 def profile(given: Namespace) -> None:
-    """Runs the chapter once and prints what its arms' time went into."""
+    """Runs the chapter once, as a trial with seed 0, and prints what its arms' time went into."""
     import json
     import tempfile
 
@@ -140,6 +140,7 @@ def profile(given: Namespace) -> None:
     changed = values.overrides(given.set)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.jsonl"
+        file.touch()  # a chapter may have no arms
         with environment(**{profiling.PROFILED: str(file)}):
             start = time.monotonic()
             runs.execute(given.chapter, given.profile, 0, changed)
@@ -272,7 +273,6 @@ OPTIONS: dict[str, dict[str, dict]] = {  # of each command, as argparse takes th
     "profile": {
         "chapter": {},
         "--profile": {"default": "ci", "help": f"{SCALES} (default: ci)"},
-        "--seeds": {"default": "1", "metavar": "N", "help": "the first of them is run (default: seed 0)"},
         "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "override a parameter"},
     },
     "new": {"slug": {}},

@@ -4,6 +4,11 @@ import torch
 import torch.nn.functional as F
 
 
+def is_stacked(x: torch.Tensor) -> bool:
+    """Whether x is one model's part of a stack, as a function under `vmap` sees it."""
+    return torch._C._functorch.is_batchedtensor(x)
+
+
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -13,7 +18,7 @@ def attend(
     grouped: bool = False,
 ) -> torch.Tensor:
     """torch's `scaled_dot_product_attention` of q (B, H, T, head_dim), also for the models of a stack (`vmap`)."""
-    if torch._C._functorch.is_batchedtensor(q):
+    if is_stacked(q):
         return _Stacked.apply(q, k, v, mask, causal, grouped)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 

@@ -248,9 +248,8 @@ class _Stack:
         log = self.log.cpu()
         for n, (model, config, file, label) in enumerate(zip(models, configs, files, labels)):
             named, moments = dict(_trained(model)), {}
-            for p, first, second in zip(
-                named.values(), *(each[n].split(self.sizes) for each in (self.first, self.second))
-            ):
+            first_of, second_of = self.first[n].split(self.sizes), self.second[n].split(self.sizes)
+            for p, first, second in zip(named.values(), first_of, second_of):
                 moments[p] = {"exp_avg": first.view(p.shape), "exp_avg_sq": second.view(p.shape)}
                 moments[p] |= {"step": self.taken[n].float().view(()).clone()}
             notes = {"identity": identity_of(model, config, label), "step": config.steps, "random": []}

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from paperwalk.kernels.attention import is_stacked
 from paperwalk.kernels.fam_scan import naive, torch_impl
 
 
@@ -47,8 +48,8 @@ def fam_scan(
     """
     own_k, own_v = own_k.to(fam.dtype), own_v.to(fam.dtype)
     with torch.autocast(fam.device.type, enabled=False):  # a state that lives long is kept in full precision
-        stacked = torch._C._functorch.is_batchedtensor(own_k)  # `vmap` knows nothing of a gradient written out
-        if residual and stop_gradient is None and query is None and not stacked:
+        # `vmap` knows nothing of a gradient written out
+        if residual and stop_gradient is None and query is None and not is_stacked(own_k):
             wants_grad = torch.is_grad_enabled()
             return torch_impl.FAMScan.apply(fam, own_k, own_v, *rotary, eps, fresh, wants_grad, *weights)
         return naive.fam_scan(fam, own_k, own_v, rotary, weights, eps, fresh, residual, stop_gradient, query)

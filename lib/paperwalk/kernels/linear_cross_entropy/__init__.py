@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from paperwalk.kernels.attention import is_stacked
 from paperwalk.kernels.linear_cross_entropy.torch_impl import LinearCrossEntropy
 
 FEW = (
@@ -38,7 +39,7 @@ def linear_cross_entropy(
     if keep is not None and (keep.dtype != torch.bool or keep.shape != targets.shape):
         raise ValueError(f"keep = {keep.dtype} {tuple(keep.shape)}: must be bool of shape {tuple(targets.shape)}")
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    if torch._C._functorch.is_batchedtensor(hidden):  # whose shapes may not depend on what is kept
+    if is_stacked(hidden):  # whose shapes may not depend on what is kept
         logits = hidden @ weight.T
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(exact, targets, reduction="none")
